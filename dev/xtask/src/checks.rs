@@ -1,0 +1,34 @@
+//! The checks that need no platform.
+
+use anyhow::Result;
+use xshell::cmd;
+
+use crate::{project::Project, steps::step};
+
+pub fn fmt(project: &Project, check: bool) -> Result<()> {
+    let check = check.then_some("--check");
+    step("format", || {
+        Ok(cmd!(project.sh, "cargo fmt --all {check...}").run()?)
+    })
+}
+
+pub fn lint(project: &Project) -> Result<()> {
+    step("clippy", || {
+        Ok(cmd!(
+            project.sh,
+            "cargo clippy --workspace --all-targets --all-features -- -D warnings"
+        )
+        .run()?)
+    })
+}
+
+/// Advisories are left out: their database is a repository that a machine without the Internet cannot fetch.
+pub fn deny(project: &Project) -> Result<()> {
+    step("licences, sources, bans", || {
+        Ok(cmd!(
+            project.sh,
+            "cargo deny --all-features --workspace check bans licenses sources"
+        )
+        .run()?)
+    })
+}

@@ -1,0 +1,47 @@
+//! Where the things of this checkout and of this machine are.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use xshell::Shell;
+
+/// One checkout of the repository, and a shell that stands in its root folder.
+pub struct Project {
+    pub sh: Shell,
+    /// The root folder of the checkout.
+    pub root: PathBuf,
+    /// What may be used by all checkouts and downloaded or built again when it is lost.
+    pub cache: PathBuf,
+}
+
+impl Project {
+    /// The checkout that this program was built from.
+    ///
+    /// # Errors
+    /// When it was not started by cargo, or there is no home folder for the cache.
+    pub fn find() -> Result<Self> {
+        let manifest = env::var_os("CARGO_MANIFEST_DIR").context("start this by `cargo xtask`")?;
+        let root = Path::new(&manifest)
+            .ancestors()
+            .nth(2)
+            .context("no root folder above dev/xtask")?
+            .to_owned();
+        let cache = base_dir("XDG_CACHE_HOME", ".cache")?.join("popularity-reports");
+        let sh = Shell::new()?;
+        sh.change_dir(&root);
+        // The queries are checked against the committed descriptions, whatever DATABASE_URL is.
+        sh.set_var("SQLX_OFFLINE", "true");
+        Ok(Self { sh, root, cache })
+    }
+}
+
+/// A folder of the XDG base directory specification: the variable, or its default below the home folder.
+fn base_dir(variable: &str, default: &str) -> Result<PathBuf> {
+    match env::var_os(variable) {
+        Some(dir) if !dir.is_empty() => Ok(dir.into()),
+        _ => Ok(env::home_dir().context("HOME is not set")?.join(default)),
+    }
+}
