@@ -1,0 +1,166 @@
+//! What a [`crate::BlobStore`] is made from.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use azure_core::credentials::TokenCredential;
+use secrecy::SecretString;
+use url::Url;
+
+use crate::connection_string::ConnectionStringError;
+
+/// Where the blobs are and how to log in there.
+#[derive(Clone, Debug)]
+pub struct BlobConfig {
+    /// Who we are.
+    pub credential: Credential,
+    /// The one container that is used.
+    pub container: String,
+    /// The blob service's endpoint as readers of signed URLs reach it, with the account in its path when
+    /// the address is path-style. None: the same as ours.
+    pub public_endpoint: Option<Url>,
+    /// How long a call is tried.
+    pub retry: RetryProfile,
+    /// Certificates (PEM) of authorities to trust beside the system's.
+    pub extra_authorities: Option<Vec<u8>>,
+}
+
+impl BlobConfig {
+    /// The configuration with nothing but what cannot be guessed; [`RetryProfile::Patient`].
+    pub fn new(credential: Credential, container: impl Into<String>) -> Self {
+        Self {
+            credential,
+            container: container.into(),
+            public_endpoint: None,
+            retry: RetryProfile::Patient,
+            extra_authorities: None,
+        }
+    }
+}
+
+/// Who we are to the storage account.
+#[derive(Clone)]
+pub enum Credential {
+    /// A connection string with an account key; `UseDevelopmentStorage=true` too.
+    ConnectionString(SecretString),
+    /// The Pod's workload identity, told by the `AZURE_*` variables that its webhook sets.
+    WorkloadIdentity {
+        /// The account's blob endpoint; https.
+        endpoint: Url,
+    },
+    /// Any other source of Entra ID tokens.
+    Token {
+        /// The account's blob endpoint; https.
+        endpoint: Url,
+        /// The source.
+        credential: Arc<dyn TokenCredential>,
+    },
+}
+
+impl Credential {
+    /// The one choice that every program makes: the connection string when there is one, else workload
+    /// identity at the endpoint.
+    ///
+    /// # Errors
+    /// [`ConfigurationError::NoCredential`] when there is neither.
+    pub fn choose(
+        connection_string: Option<SecretString>,
+        endpoint: Option<Url>,
+    ) -> Result<Self, ConfigurationError> {
+        match (connection_string, endpoint) {
+            (Some(text), _) => Ok(Self::ConnectionString(text)),
+            (None, Some(endpoint)) => Ok(Self::WorkloadIdentity { endpoint }),
+            (None, None) => Err(ConfigurationError::NoCredential),
+        }
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ConnectionString(_) => f.write_str("ConnectionString([REDACTED])"),
+            Self::WorkloadIdentity { endpoint } => write!(f, "WorkloadIdentity({endpoint})"),
+            Self::Token { endpoint, .. } => write!(f, "Token({endpoint})"),
+        }
+    }
+}
+
+/// How long a call is tried before it is an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryProfile {
+    /// For a person who waits: a call ends within 5 seconds.
+    Interactive,
+    /// For a Job: outages of a minute are outlasted; a call ends within 3 minutes.
+    Patient,
+}
+
+impl RetryProfile {
+    /// The most that one call may take, retries included. A server's `Retry-After` is obeyed by the SDK
+    /// whatever its size, so this is the only bound on it.
+    pub(crate) const fn call_timeout(self) -> Duration {
+        match self {
+            Self::Interactive => Duration::from_secs(5),
+            Self::Patient => Duration::from_secs(180),
+        }
+    }
+
+    pub(crate) const fn connect_timeout(self) -> Duration {
+        match self {
+            Self::Interactive => Duration::from_secs(2),
+            Self::Patient => Duration::from_secs(20),
+        }
+    }
+
+    /// The most between two reads of an answer. Its clock starts when the request is sent, so a block
+    /// has to be uploaded within it.
+    pub(crate) const fn read_timeout(self) -> Duration {
+        match self {
+            Self::Interactive => Duration::from_secs(4),
+            Self::Patient => Duration::from_secs(60),
+        }
+    }
+
+    pub(crate) const fn retries(self) -> u32 {
+        match self {
+            Self::Interactive => 2,
+            Self::Patient => 8,
+        }
+    }
+}
+
+/// Why a [`crate::BlobStore`] cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigurationError {
+    /// Neither way to log in was given.
+    #[error("neither a storage connection string nor a blob endpoint is given; give one of them")]
+    NoCredential,
+    /// The connection string cannot be used.
+    #[error("the storage connection string cannot be used")]
+    ConnectionString(#[from] ConnectionStringError),
+    /// The endpoint is no http(s) URL, or http where a token would be sent, or names no account.
+    #[error("'{endpoint}' cannot be a blob endpoint: {problem}")]
+    Endpoint {
+        /// The endpoint.
+        endpoint: Box<Url>,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The container's name breaks Azure's rules.
+    #[error(
+        "'{0}' cannot be a container: 3 to 63 lower-case letters, digits and single hyphens, beginning and ending with a letter or digit"
+    )]
+    ContainerName(String),
+    /// The certificates given are no PEM.
+    #[error("the extra certificate authorities cannot be read as PEM")]
+    Authorities(#[source] reqwest::Error),
+    /// The HTTP client cannot be made; most often there are no CA certificates on the system.
+    #[error("the HTTP client cannot be made; are CA certificates installed?")]
+    HttpClient(#[source] reqwest::Error),
+    /// The environment does not describe a workload identity.
+    #[error("workload identity cannot be used")]
+    WorkloadIdentity(#[source] azure_core::Error),
+    /// The SDK refuses the rest.
+    #[error("the blob client cannot be made")]
+    Client(#[source] azure_core::Error),
+}
