@@ -1,1 +1,25 @@
-//! 
+//! A client of Azure Service Bus queues over AMQP 1.0, shaped like the official SDKs.
+//!
+//! [`Client`] keeps one connection and rebuilds it for as long as it lives; [`Sender`] and [`Receiver`] attach
+//! their links on it as often as needed. What the crate leaves to others: topics, sessions, transactions,
+//! scheduling, and deciding whether a message whose outcome is unknown may be sent again.
+
+mod backoff;
+mod client;
+mod connection_string;
+mod error;
+mod health;
+mod message;
+mod receiver;
+mod sender;
+mod settings;
+
+pub use backoff::Backoff;
+pub use client::Client;
+pub use connection_string::{ConnectionString, ConnectionStringError};
+pub use error::{BUSY_PAUSE, Cause, Condition, Error, Recovery, chain};
+pub use health::{Failure, Health};
+pub use message::{Outgoing, Property, Received};
+pub use receiver::Receiver;
+pub use sender::{Outcome, SendReport, Sender, SenderOptions};
+pub use settings::{Credential, Endpoint, Settings, Timeouts, Transport};

@@ -1,0 +1,396 @@
+//! What can go wrong, and what to do about it.
+//!
+//! [`Error`] names the operation that failed, [`Cause`] what went wrong, and [`Recovery`] what has to be
+//! rebuilt before the same thing is worth another try. The table follows the Go SDK
+//! (`internal/errors.go` of azservicebus) and the AMQP 1.0 specification, sections 2.8.14 to 2.8.18.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long to leave a broker alone that answered `com.microsoft:server-busy`.
+///
+/// <https://learn.microsoft.com/azure/service-bus-messaging/service-bus-throttling>: "wait 10 seconds".
+pub const BUSY_PAUSE: Duration = Duration::from_secs(10);
+
+/// An operation of the client that failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The TCP or TLS connection could not be made.
+    #[error("failed to connect to {address}")]
+    Connect {
+        /// Host and port.
+        address: String,
+        /// Why.
+        source: Cause,
+    },
+    /// The SASL or AMQP open exchange failed.
+    #[error("failed to open an AMQP connection to {address}")]
+    Open {
+        /// Host and port.
+        address: String,
+        /// Why.
+        source: Cause,
+    },
+    /// An established connection ended.
+    #[error("lost the AMQP connection")]
+    Connection {
+        /// Why.
+        source: Cause,
+    },
+    /// An AMQP session could not be begun.
+    #[error("failed to begin an AMQP session")]
+    BeginSession {
+        /// Why.
+        source: Cause,
+    },
+    /// The token credential gave no token.
+    #[error("failed to get an access token")]
+    GetToken {
+        /// Why.
+        source: Cause,
+    },
+    /// The broker did not take the token for an entity.
+    #[error("failed to authorise for {entity}")]
+    Authorise {
+        /// The queue.
+        entity: String,
+        /// Why.
+        source: Cause,
+    },
+    /// A link could not be attached.
+    #[error("failed to attach a link to {entity}")]
+    Attach {
+        /// The queue, or one of its sub-nodes.
+        entity: String,
+        /// Why.
+        source: Cause,
+    },
+    /// A message was not sent, or its outcome is unknown.
+    #[error("failed to send to {entity}")]
+    Send {
+        /// The queue.
+        entity: String,
+        /// Why.
+        source: Cause,
+    },
+    /// A message is larger than the queue takes; only this message is affected.
+    #[error("the message is {bytes} bytes long, the queue takes at most {limit}")]
+    MessageTooLarge {
+        /// The encoded size of the message.
+        bytes: u64,
+        /// The limit of the link.
+        limit: u64,
+    },
+    /// A message could not be encoded.
+    #[error("failed to encode message {message_id}")]
+    Encode {
+        /// Its id.
+        message_id: String,
+        /// Why.
+        source: Cause,
+    },
+    /// Receiving from a queue failed.
+    #[error("failed to receive from {entity}")]
+    Receive {
+        /// The queue.
+        entity: String,
+        /// Why.
+        source: Cause,
+    },
+    /// A message could not be completed, abandoned or dead-lettered.
+    #[error("failed to {disposition} message {message_id}")]
+    Settle {
+        /// "complete", "abandon" or "dead-letter".
+        disposition: &'static str,
+        /// The message's id, empty when it has none.
+        message_id: String,
+        /// Why.
+        source: Cause,
+    },
+    /// A lock could not be renewed.
+    #[error("failed to renew the lock of message {message_id}")]
+    RenewLock {
+        /// The message's id, empty when it has none.
+        message_id: String,
+        /// Why.
+        source: Cause,
+    },
+    /// The client was closed by its owner.
+    #[error("the client is closed")]
+    Closed,
+}
+
+/// What went wrong.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Cause {
+    /// The broker said so, by an AMQP error condition.
+    #[error("{condition}: {description}")]
+    Broker {
+        /// The condition.
+        condition: Condition,
+        /// The broker's words.
+        description: String,
+    },
+    /// The broker answered a request (`$cbs`, `$management`) with a failure.
+    #[error("the broker answered {status}: {description}")]
+    Status {
+        /// An HTTP-like status code.
+        status: u16,
+        /// The condition, when the answer has one.
+        condition: Option<Condition>,
+        /// The broker's words.
+        description: String,
+    },
+    /// The broker handed a message back without a reason.
+    #[error("the broker handed the message back ({0})")]
+    HandedBack(&'static str),
+    /// Nothing came within the time allowed.
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+    /// The operating system or TLS reported a failure.
+    #[error("input/output error")]
+    Io(#[source] Arc<io::Error>),
+    /// The peer sent nothing for the whole idle time-out.
+    #[error("the peer fell silent")]
+    PeerSilent,
+    /// The link ended without an error.
+    #[error("the link was detached")]
+    Detached,
+    /// The session ended without an error.
+    #[error("the session ended")]
+    SessionEnded,
+    /// The connection ended without an error.
+    #[error("the connection ended")]
+    Disconnected,
+    /// The broker refused the SASL mechanism or identity.
+    #[error("SASL was refused: {0}")]
+    Sasl(String),
+    /// TLS cannot be set up on this machine.
+    #[error("TLS is not available: {0}")]
+    Tls(String),
+    /// The peer broke the protocol, or the AMQP library got into a state that it cannot explain.
+    #[error("protocol error: {0}")]
+    Protocol(String),
+    /// The token credential failed.
+    #[error("the credential failed")]
+    Credential(#[source] Arc<azure_core::Error>),
+    /// Another operation, on which this one depends, failed.
+    #[error(transparent)]
+    Because(Arc<Error>),
+}
+
+/// An AMQP error condition, such as `amqp:not-found`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Condition(String);
+
+impl Condition {
+    /// A queue that does not exist.
+    pub const NOT_FOUND: &str = "amqp:not-found";
+    /// A missing, wrong or expired token, or one without the right.
+    pub const UNAUTHORIZED_ACCESS: &str = "amqp:unauthorized-access";
+    /// The broker asks for a pause.
+    pub const SERVER_BUSY: &str = "com.microsoft:server-busy";
+    /// The lock ran out, or the message is settled already.
+    pub const MESSAGE_LOCK_LOST: &str = "com.microsoft:message-lock-lost";
+    /// The broker ends a link; for an idle one after ten minutes.
+    pub const DETACH_FORCED: &str = "amqp:link:detach-forced";
+
+    /// Takes a condition's symbol as it stands on the wire.
+    pub fn new(symbol: impl Into<String>) -> Self {
+        Self(symbol.into())
+    }
+
+    /// The symbol.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for Condition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What must happen before the failed operation is worth another try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recovery {
+    /// The link is still good: pause, then try again on it.
+    Wait,
+    /// Attach a new link on a new session of the same connection.
+    NewLink,
+    /// Open a new connection.
+    NewConnection,
+    /// Trying again brings the same answer until a person changes something.
+    Never,
+}
+
+impl Cause {
+    /// What must be rebuilt before another try; a pure function of the cause.
+    pub fn recovery(&self) -> Recovery {
+        match self {
+            Self::Broker { condition, .. } => by_condition(condition.as_str()),
+            Self::Status {
+                status, condition, ..
+            } => match condition {
+                Some(condition) if *status != 401 && *status != 404 && *status != 410 => {
+                    by_condition(condition.as_str())
+                }
+                _ => by_status(*status),
+            },
+            Self::HandedBack(_) | Self::TimedOut(_) | Self::Credential(_) => Recovery::Wait,
+            Self::Detached | Self::SessionEnded => Recovery::NewLink,
+            Self::Io(_) | Self::PeerSilent | Self::Disconnected | Self::Protocol(_) => {
+                Recovery::NewConnection
+            }
+            Self::Sasl(_) | Self::Tls(_) => Recovery::Never,
+            Self::Because(error) => error.recovery(),
+        }
+    }
+
+    fn condition(&self) -> Option<&Condition> {
+        match self {
+            Self::Broker { condition, .. } => Some(condition),
+            Self::Status { condition, .. } => condition.as_ref(),
+            Self::Because(error) => error.condition(),
+            _ => None,
+        }
+    }
+}
+
+fn by_condition(condition: &str) -> Recovery {
+    match condition {
+        Condition::SERVER_BUSY | "com.microsoft:timeout" | "com.microsoft:operation-cancelled" => {
+            Recovery::Wait
+        }
+        "amqp:connection:forced" | "amqp:connection:framing-error" | "amqp:internal-error" => {
+            Recovery::NewConnection
+        }
+        Condition::NOT_FOUND
+        | Condition::UNAUTHORIZED_ACCESS
+        | Condition::MESSAGE_LOCK_LOST
+        | "amqp:not-allowed"
+        | "amqp:not-implemented"
+        | "amqp:link:message-size-exceeded"
+        | "amqp:resource-limit-exceeded"
+        | "com.microsoft:argument-error"
+        | "com.microsoft:entity-disabled"
+        | "com.microsoft:message-not-found" => Recovery::Never,
+        link if link.starts_with("amqp:link:") || link.starts_with("amqp:session:") => Recovery::NewLink,
+        _ => Recovery::NewConnection,
+    }
+}
+
+fn by_status(status: u16) -> Recovery {
+    match status {
+        408 | 429 | 500 | 503 => Recovery::Wait,
+        _ => Recovery::Never,
+    }
+}
+
+impl Error {
+    /// What must be rebuilt before another try.
+    pub fn recovery(&self) -> Recovery {
+        match self {
+            Self::MessageTooLarge { .. } | Self::Encode { .. } | Self::Closed => Recovery::Never,
+            Self::Connect { source, .. }
+            | Self::Open { source, .. }
+            | Self::Connection { source }
+            | Self::BeginSession { source }
+            | Self::GetToken { source }
+            | Self::Authorise { source, .. }
+            | Self::Attach { source, .. }
+            | Self::Send { source, .. }
+            | Self::Receive { source, .. }
+            | Self::Settle { source, .. }
+            | Self::RenewLock { source, .. } => source.recovery(),
+        }
+    }
+
+    /// Whether the same operation may succeed later without anybody changing anything.
+    pub fn is_retriable(&self) -> bool {
+        self.recovery() != Recovery::Never
+    }
+
+    /// How long the broker wants to be left alone, when it said so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        (self.condition()?.as_str() == Condition::SERVER_BUSY).then_some(BUSY_PAUSE)
+    }
+
+    /// Whether a message's lock ran out (or the message was settled before): the broker has given it, or
+    /// will give it, to somebody again.
+    pub fn is_lock_lost(&self) -> bool {
+        match self {
+            Self::Settle { source, .. } | Self::RenewLock { source, .. } => {
+                matches!(source, Cause::Status { status: 410, .. })
+                    || source
+                        .condition()
+                        .is_some_and(|c| c.as_str() == Condition::MESSAGE_LOCK_LOST)
+            }
+            _ => false,
+        }
+    }
+
+    /// The AMQP condition that the broker gave, when it gave one.
+    pub fn condition(&self) -> Option<&Condition> {
+        match self {
+            Self::MessageTooLarge { .. } | Self::Encode { .. } | Self::Closed => None,
+            Self::Connect { source, .. }
+            | Self::Open { source, .. }
+            | Self::Connection { source }
+            | Self::BeginSession { source }
+            | Self::GetToken { source }
+            | Self::Authorise { source, .. }
+            | Self::Attach { source, .. }
+            | Self::Send { source, .. }
+            | Self::Receive { source, .. }
+            | Self::Settle { source, .. }
+            | Self::RenewLock { source, .. } => source.condition(),
+        }
+    }
+
+    /// One word for the failed operation, for metric labels and log fields.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Connect { .. } => "Connect",
+            Self::Open { .. } => "Open",
+            Self::Connection { .. } => "Connection",
+            Self::BeginSession { .. } => "BeginSession",
+            Self::GetToken { .. } => "GetToken",
+            Self::Authorise { .. } => "Authorise",
+            Self::Attach { .. } => "Attach",
+            Self::Send { .. } => "Send",
+            Self::MessageTooLarge { .. } => "MessageTooLarge",
+            Self::Encode { .. } => "Encode",
+            Self::Receive { .. } => "Receive",
+            Self::Settle { .. } => "Settle",
+            Self::RenewLock { .. } => "RenewLock",
+            Self::Closed => "Closed",
+        }
+    }
+}
+
+impl From<io::Error> for Cause {
+    fn from(error: io::Error) -> Self {
+        Self::Io(Arc::new(error))
+    }
+}
+
+impl From<Error> for Cause {
+    fn from(error: Error) -> Self {
+        Self::Because(Arc::new(error))
+    }
+}
+
+/// An error and its causes in one line, for logs and database columns.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        next = source.source();
+    }
+    text
+}
