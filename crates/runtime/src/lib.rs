@@ -1,1 +1,19 @@
-//! 
+//! What the programs share around their work: configuration groups, logs, shutdown, back-off, the
+//! health and metrics endpoint, and the crash points of the fault tests.
+//!
+//! Nothing here knows what a report is.
+
+mod args;
+mod backoff;
+mod crash_point;
+mod crypto;
+#[cfg(feature = "health")]
+pub mod health;
+pub mod shutdown;
+pub mod telemetry;
+
+pub use args::{BlobArgs, BlobLogin, CatalogueArgs, DatabaseArgs, ServiceBusArgs, ServiceBusLogin};
+pub use backoff::Backoff;
+pub use crash_point::crash_point;
+pub use crypto::{CryptoProviderInstalled, install_crypto_provider};
+pub use telemetry::{LogFormat, TelemetryArgs};
