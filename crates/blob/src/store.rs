@@ -443,7 +443,11 @@ fn listed(item: BlobItem) -> BlobFacts {
     BlobFacts {
         name: item.name.unwrap_or_default(),
         bytes: properties.content_length.unwrap_or_default(),
-        etag: properties.etag.map(|etag| etag.to_string()).unwrap_or_default(),
+        // a listing leaves out the quotes that belong to it (RFC 9110, section 8.8.3)
+        etag: properties
+            .etag
+            .map(|etag| format!("\"{}\"", etag.to_string().trim_matches('"')))
+            .unwrap_or_default(),
         content_type: properties.content_type,
         content_encoding: properties.content_encoding,
         metadata: Metadata::received(

@@ -243,7 +243,7 @@ fn may_hide_a_commit(failure: &ServiceFailure) -> bool {
     match failure.code() {
         Some("BlobAlreadyExists" | "InvalidBlockList" | "ConditionNotMet") => true,
         // never a bare 409: too many blocks is one as well
-        _ => failure.status().is_none(),
+        _ => failure.status().is_none_or(|status| status >= 500),
     }
 }
 
