@@ -3,14 +3,23 @@
 //! Each task prints the commands it runs, so that a reader can copy them.
 
 mod checks;
+mod hash;
+mod images;
 mod layers;
+mod platform;
 mod project;
 mod steps;
 mod test;
+mod token;
+mod tools;
+
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
+use platform::{Instance, Platform, Sample};
 use project::Project;
+use xshell::cmd;
 
 /// The one door to every command of this repository.
 #[derive(Parser)]
@@ -22,6 +31,35 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Start the platform, the API and the operator; what is up stays up, what died is started again
+    Up {
+        #[command(flatten)]
+        sample: Sample,
+    },
+    /// Stop all that up, demo or test started
+    Down {
+        /// Forget databases, blobs, messages and logs too
+        #[arg(long)]
+        data: bool,
+    },
+    /// Print shell exports for what is up: eval "$(cargo xtask env)"
+    Env,
+    /// Say what runs, and where its log is
+    Status,
+    /// Follow the log of one part, or of all
+    Logs { part: Option<String> },
+    /// Build the images of api, operator and exporter
+    Images {
+        /// The cargo profile to build with
+        #[arg(long, default_value = "release")]
+        profile: String,
+    },
+    /// Run dev/cluster/cluster, for example `cargo xtask cluster kubectl get pods -A`
+    #[command(disable_help_flag = true)]
+    Cluster {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Format all code; with --check only say whether it is formatted
     Fmt {
         #[arg(long)]
@@ -37,16 +75,50 @@ enum Task {
     Test,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let Some(task) = Cli::parse().task else {
         return Ok(Cli::command().print_help()?);
     };
     let project = Project::find()?;
     match task {
+        Task::Up { sample } => Platform::open(&project, Instance::Dev)?.up(sample),
+        Task::Down { data } => down(&project, data),
+        Task::Env => Platform::read(&project, Instance::Dev)?.print_env(),
+        Task::Status => Platform::read(&project, Instance::Dev)?.status(),
+        Task::Logs { part } => Platform::read(&project, Instance::Dev)?.logs(part.as_deref()),
+        Task::Images { profile } => {
+            for image in images::build(&project, &profile)? {
+                println!("{} in {}", image.name, project.shown(&image.archive));
+            }
+            Ok(())
+        }
+        Task::Cluster { args } => Ok(cmd!(project.sh, "dev/cluster/cluster {args...}").quiet().run()?),
         Task::Fmt { check } => checks::fmt(&project, check),
         Task::Lint => checks::lint(&project),
         Task::Layers => layers::check(&project),
         Task::Deny => checks::deny(&project),
         Task::Test => test::run(&project),
     }
+}
+
+/// Stops both of the checkout's platforms: the tests' one too may have been left by a crash.
+fn down(project: &Project, data: bool) -> Result<()> {
+    for instance in [Instance::Dev, Instance::Test] {
+        let platform = Platform::open(project, instance)?;
+        platform.down()?;
+        if data {
+            platform.forget()?;
+        }
+    }
+    Ok(())
 }

@@ -1,0 +1,134 @@
+//! Programs that the tasks need beside cargo: what is missing is installed from the usual package registries,
+//! with a line that says so, or named with the command that installs it.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use xshell::cmd;
+
+use crate::{project::Project, steps::step};
+
+/// A program or file, and the Debian package that brings it.
+const PACKAGES: &[(&str, &str)] = &[
+    ("containerd", "containerd"),
+    ("runc", "runc"),
+    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
+    ("iptables", "iptables"),
+    ("conntrack", "conntrack"),
+    ("ethtool", "ethtool"),
+    ("socat", "socat"),
+    ("ip", "iproute2"),
+    ("openssl", "openssl"),
+    ("curl", "curl"),
+    ("setpriv", "util-linux"),
+    ("strip", "binutils"),
+    ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
+    ("/usr/lib/postgresql/15/bin/postgres", "postgresql-15"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
+];
+
+/// Where Debian puts PostgreSQL's programs.
+pub const POSTGRES_BIN: &str = "/usr/lib/postgresql/15/bin";
+
+/// The oldest Go that the cluster's and the checks' modules build with.
+const GO: &str = "1.25";
+
+/// Whether the program is there to be started.
+pub fn on_path(project: &Project, program: &str) -> bool {
+    find(project, program).is_some()
+}
+
+fn find(project: &Project, program: &str) -> Option<PathBuf> {
+    if program.starts_with('/') {
+        return Path::new(program).exists().then(|| program.into());
+    }
+    let path = project.sh.var_os("PATH")?;
+    // not every account has the system's own folders on its path
+    let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    folders
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file())
+}
+
+/// Installs the Debian packages that are missing.
+///
+/// # Errors
+/// When they cannot be installed, with the command that would do it.
+pub fn need_packages(project: &Project) -> Result<()> {
+    let missing: Vec<_> = PACKAGES
+        .iter()
+        .filter(|(program, _)| !on_path(project, program))
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    if !rustix::process::geteuid().is_root() || !on_path(project, "apt-get") {
+        bail!(
+            "missing programs; as root: apt-get update && apt-get install -y --no-install-recommends {list}"
+        );
+    }
+    step(&format!("install from Debian: {list}"), || {
+        if missing.contains(&"postgresql-15") {
+            // the package would else create a database cluster of its own, and start it
+            let folder = Path::new("/etc/postgresql-common/createcluster.d");
+            fs::create_dir_all(folder)?;
+            fs::write(
+                folder.join("popularity-reports.conf"),
+                "create_main_cluster = false\n",
+            )?;
+        }
+        let sh = &project.sh;
+        cmd!(sh, "apt-get update -qq").run()?;
+        Ok(
+            cmd!(sh, "apt-get install -y -qq --no-install-recommends {missing...}")
+                .env("DEBIAN_FRONTEND", "noninteractive")
+                .ignore_stdout()
+                .run()?,
+        )
+    })
+}
+
+/// Checks that Go is there. Debian 12's own is too old to fetch a newer one by itself.
+///
+/// # Errors
+/// When it is missing or too old.
+pub fn need_go(project: &Project) -> Result<()> {
+    let advice = || format!("Go {GO} or newer is needed, on the PATH");
+    let version = cmd!(project.sh, "go env GOVERSION")
+        .quiet()
+        .read()
+        .with_context(advice)?;
+    let minor = |text: &str| text.split('.').nth(1).and_then(|minor| minor.parse::<u32>().ok());
+    if minor(&version) < minor(GO) {
+        bail!("{}; here is {version}", advice());
+    }
+    Ok(())
+}
+
+/// Installs a cargo subcommand that is missing.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn need_cargo_tool(project: &Project, crate_name: &str, version: &str) -> Result<()> {
+    if on_path(project, crate_name) {
+        return Ok(());
+    }
+    step(
+        &format!("install {crate_name} (minutes; once to a machine)"),
+        || {
+            // a build folder of its own would be thrown away after an interrupted build
+            let target = project.cache.join("cargo-install");
+            Ok(cmd!(
+                project.sh,
+                "cargo install --locked --target-dir {target} --version {version} {crate_name}"
+            )
+            .run()?)
+        },
+    )
+}
