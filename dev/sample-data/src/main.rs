@@ -29,6 +29,9 @@ struct Options {
     /// Empties the catalogue first. Without it, tables that hold rows are left as they are.
     #[arg(long)]
     replace: bool,
+    /// That the tables hold rows already is no failure.
+    #[arg(long, conflicts_with = "replace")]
+    keep: bool,
 }
 
 #[tokio::main]
@@ -61,7 +64,13 @@ async fn fill(options: Options) -> anyhow::Result<()> {
         ratings: options.ratings,
         seed: options.seed,
     };
-    let loaded = sample_data::load(&pool, &plan, options.replace, |step| println!("{step}")).await?;
+    let loaded = match sample_data::load(&pool, &plan, options.replace, |step| println!("{step}")).await {
+        Err(sample_data::Error::NotEmpty { table }) if options.keep => {
+            println!("kept the catalogue as it is: {table} holds rows already");
+            return Ok(());
+        }
+        loaded => loaded?,
+    };
     println!(
         "loaded {} albums and {} ratings in {:.1} s (seed {})",
         loaded.albums,

@@ -342,7 +342,7 @@ impl<'p> Platform<'p> {
                 let (albums, ratings, seed) = (albums.to_string(), ratings.to_string(), seed.to_string());
                 Ok(cmd!(
                     self.base.project.sh,
-                    "{program} --albums {albums} --ratings {ratings} --seed {seed}"
+                    "{program} --keep --albums {albums} --ratings {ratings} --seed {seed}"
                 )
                 .env(
                     "ADMIN_DATABASE_URL",
