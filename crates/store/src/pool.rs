@@ -1,0 +1,63 @@
+//! Connections.
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+/// How long a caller waits for a connection before it is told that the database is away: longer than
+/// making one takes, shorter than a client's patience with a request.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The database URL can not be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the database URL is not of the form postgres://user:password@host:port/database")]
+pub struct InvalidUrl(#[source] sqlx::Error);
+
+/// A pool of at most `max` connections that makes the first one when it is needed: a database that is
+/// away at the start is met by the first statement, like one that goes away later.
+///
+/// `application` is the name under which PostgreSQL shows the connections.
+///
+/// # Errors
+/// [`InvalidUrl`]; the error never holds the URL.
+pub fn connect(url: &SecretString, max: u32, application: &str) -> Result<PgPool, InvalidUrl> {
+    let options = PgConnectOptions::from_str(url.expose_secret())
+        .map_err(InvalidUrl)?
+        .application_name(application);
+    Ok(PgPoolOptions::new()
+        .max_connections(max)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_lazy_with(options))
+}
+
+/// Whether the failure is that of a server that is away, starting, stopping or out of connections, so that
+/// the same statement can be expected to succeed later.
+pub fn is_unavailable(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        // https://www.postgresql.org/docs/current/errcodes-appendix.html: 08 connection exception,
+        // 40 transaction rollback (serialisation, deadlock, recovery conflict), 53 insufficient resources,
+        // 57 operator intervention (shutdown, starting up, cancelled by a timeout)
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            ["08", "40", "53", "57"]
+                .iter()
+                .any(|class| code.starts_with(class))
+        }),
+        _ => false,
+    }
+}
+
+/// Asks the server for a sign of life.
+///
+/// # Errors
+/// When there is none.
+pub async fn ping(pool: &PgPool) -> Result<(), sqlx::Error> {
+    sqlx::Connection::ping(&mut *pool.acquire().await?).await
+}
