@@ -3,6 +3,7 @@
 //! Each task prints the commands it runs, so that a reader can copy them.
 
 mod checks;
+mod demo;
 mod hash;
 mod images;
 mod layers;
@@ -31,6 +32,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Run the main job from nothing and tell it as it happens: one report from the POST to the CSV
+    Demo {
+        #[command(flatten)]
+        sample: Sample,
+    },
     /// Start the platform, the API and the operator; what is up stays up, what died is started again
     Up {
         #[command(flatten)]
@@ -91,6 +97,7 @@ fn run() -> Result<()> {
     };
     let project = Project::find()?;
     match task {
+        Task::Demo { sample } => demo::run(&project, sample),
         Task::Up { sample } => Platform::open(&project, Instance::Dev)?.up(sample),
         Task::Down { data } => down(&project, data),
         Task::Env => Platform::read(&project, Instance::Dev)?.print_env(),

@@ -1,0 +1,313 @@
+//! `cargo xtask demo`: one report, from the POST to the CSV, told as it happens.
+
+use std::{
+    fmt::Write as _,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use xshell::cmd;
+
+use crate::{
+    hash::sha256_hex,
+    platform::{Instance, NAMESPACE, Platform, Sample},
+    project::Project,
+    steps::seconds,
+};
+
+/// How long the sample's report may take; on two cores it takes seconds.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// How many rows of the file are shown.
+const SHOWN: usize = 10;
+
+/// # Errors
+/// When the platform does not start, or the report does not end as it should.
+pub fn run(project: &Project, sample: Sample) -> Result<()> {
+    let began = Instant::now();
+    let platform = Platform::open(project, Instance::Dev)?;
+    platform.up(sample)?;
+    let demo = Demo::new(project, &platform)?;
+
+    chapter("An application asks for a report, and is answered at once");
+    println!("({} after the start of this command)\n", seconds(began.elapsed()));
+    let asked = Instant::now();
+    let id = demo.post()?;
+
+    chapter("It polls; the people who run the cluster see the report as a resource of Kubernetes");
+    let report = demo.follow(&id)?;
+    let took = asked.elapsed();
+
+    chapter("It fetches the file by the link in the answer");
+    demo.fetch(&report)?;
+
+    println!("\nFrom the POST to the finished file: {}.", seconds(took));
+    chapter("Go on by hand");
+    println!(
+        "All of it is up and stays up.\n\
+         \n  eval \"$(cargo xtask env)\"         API_URL, API_TOKEN, KUBECONFIG, the database URLs, …\
+         \n  curl -i -X POST \"$API_URL/reports/popularity\" -H \"Authorization: Bearer $API_TOKEN\" \\\
+         \n       -H 'Content-Type: application/json' -d '{{\"topN\": 10}}'\
+         \n  curl -s \"$API_URL/reports/{id}\" -H \"Authorization: Bearer $API_TOKEN\"\
+         \n  {} -n {NAMESPACE} get popularityreports -o wide\
+         \n  cargo xtask status | logs operator | logs api\
+         \n\nStop everything: cargo xtask down",
+        platform.kubectl()?,
+    );
+    Ok(())
+}
+
+struct Demo<'a> {
+    project: &'a Project,
+    platform: &'a Platform<'a>,
+    url: String,
+    token: String,
+}
+
+impl<'a> Demo<'a> {
+    fn new(project: &'a Project, platform: &'a Platform<'a>) -> Result<Self> {
+        let env = platform.env()?;
+        let value = |name| {
+            let found = env.iter().find(|(variable, _)| *variable == name);
+            found
+                .map(|(_, value)| value.clone())
+                .with_context(|| format!("the platform has no {name}"))
+        };
+        Ok(Self {
+            project,
+            platform,
+            url: value("API_URL")?,
+            token: value("API_TOKEN")?,
+        })
+    }
+
+    /// Calls the API by curl. The token goes by a variable and a file descriptor, not by the command line.
+    fn curl(&self, args: &[&str]) -> Result<String> {
+        let token = format!("header = \"Authorization: Bearer {}\"", self.token);
+        Ok(cmd!(
+            self.project.sh,
+            "curl --silent --show-error --max-time 30 --config - {args...}"
+        )
+        .stdin(token)
+        .quiet()
+        .read()?)
+    }
+
+    fn post(&self) -> Result<String> {
+        let url = format!("{}/reports/popularity", self.url);
+        println!("$ curl -i -X POST {url} -H \"Authorization: Bearer $API_TOKEN\"");
+        let answer = self.curl(&["--include", "--request", "POST", &url])?;
+        println!("{}", answer.replace('\r', ""));
+        let body = answer.rsplit_once("\r\n\r\n").map_or("", |(_, body)| body);
+        let status = answer.split_whitespace().nth(1).unwrap_or_default();
+        if status != "202" {
+            bail!(
+                "the API answered {status} instead of 202; its log: {}",
+                self.platform.log_of("api")
+            );
+        }
+        let body: Value = serde_json::from_str(body).context("the body of the 202 is no JSON")?;
+        Ok(text(&body, "/reportId")?.to_owned())
+    }
+
+    /// Polls until the report has ended, and shows the resource each time that it has changed.
+    fn follow(&self, id: &str) -> Result<Value> {
+        let url = format!("{}/reports/{id}", self.url);
+        let began = Instant::now();
+        println!("$ curl -s {url} -H \"Authorization: Bearer $API_TOKEN\"        # polled");
+        println!(
+            "$ {} -n {NAMESPACE} get popularityreports report-{id}       # at each change",
+            self.platform.kubectl()?
+        );
+        let (mut status, mut row) = (String::new(), String::new());
+        loop {
+            let report: Value =
+                serde_json::from_str(&self.curl(&[&url])?).context("the status is no JSON")?;
+            let now = text(&report, "/status")?;
+            if now != status {
+                println!("\n{:>8}  GET: {now}", seconds(began.elapsed()));
+                status = now.to_owned();
+            }
+            let shown = self.resource(id)?;
+            // the last column is the age, which changes by itself
+            let facts = shown
+                .rsplit_once(' ')
+                .map_or("", |(facts, _)| facts.trim_end())
+                .to_owned();
+            if facts != row {
+                println!(
+                    "{:>8}  {}",
+                    seconds(began.elapsed()),
+                    shown.replace('\n', "\n          ")
+                );
+                row = facts;
+            }
+            // the resource is written second: what kubectl shows is waited for as well
+            if matches!(now, "Completed" | "Failed") && row.contains(now) {
+                println!(
+                    "\n$ curl -s {url} …\n{}",
+                    serde_json::to_string_pretty(&redacted(&report))?
+                );
+                if now == "Failed" {
+                    bail!(
+                        "the report has failed; `cargo xtask logs operator` and `{} -n {NAMESPACE} describe \
+                           popularityreport report-{id}` tell more",
+                        self.platform.kubectl()?
+                    );
+                }
+                return Ok(report);
+            }
+            if began.elapsed() > LIMIT {
+                bail!(
+                    "the report has not ended within {}; logs: {}, {}",
+                    seconds(LIMIT),
+                    self.platform.log_of("operator"),
+                    self.platform.log_of("api")
+                );
+            }
+            thread::sleep(Duration::from_millis(250));
+        }
+    }
+
+    /// The resource as kubectl lists it; empty as long as it is not there.
+    fn resource(&self, id: &str) -> Result<String> {
+        let name = format!("report-{id}");
+        let get = self.platform.kubectl()?.args([
+            "-n",
+            NAMESPACE,
+            "get",
+            "popularityreports",
+            &name,
+            "--ignore-not-found",
+        ]);
+        Ok(get.quiet().read()?)
+    }
+
+    /// Downloads the file and checks it against the status.
+    fn fetch(&self, report: &Value) -> Result<()> {
+        let link = text(report, "/downloadUrl")?;
+        let file = self.project.root.join(".platform/dev/report.csv");
+        println!(
+            "$ curl -s -o {} \"$downloadUrl\"        # no token: the link itself is the permission",
+            self.project.shown(&file)
+        );
+        // the link is a secret for as long as it is good: it goes by standard input
+        cmd!(
+            self.project.sh,
+            "curl --silent --show-error --fail --max-time 120 --compressed --config - --output {file}"
+        )
+        .stdin(format!("url = \"{link}\""))
+        .quiet()
+        .run()?;
+        let bytes = std::fs::read(&file)?;
+        let mut csv = csv::Reader::from_reader(bytes.as_slice());
+        let header = csv.headers()?.clone();
+        let mut first = vec![header];
+        let mut rows: u64 = 0;
+        for record in csv.records() {
+            let record = record.context("the file is no CSV")?;
+            if first.len() <= SHOWN {
+                first.push(record);
+            }
+            rows += 1;
+        }
+        println!("\n{}", table(&first));
+        println!("… {rows} rows, {} bytes\n", bytes.len());
+        let sha256 = sha256_hex(&bytes);
+        let told_rows = report.pointer("/result/file/rows").and_then(Value::as_u64);
+        let told_sha256 = text(report, "/result/file/sha256")?;
+        println!(
+            "rows    the status says {}, the file has {rows}",
+            told_rows.unwrap_or_default()
+        );
+        println!("sha256  the status says {told_sha256}\n        the file has    {sha256}");
+        if told_rows != Some(rows) || told_sha256 != sha256 {
+            bail!("the file is not the one that the status describes");
+        }
+        Ok(())
+    }
+}
+
+fn chapter(title: &str) {
+    println!("\n━━ {title} ━━\n");
+}
+
+fn text<'v>(value: &'v Value, pointer: &str) -> Result<&'v str> {
+    value
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .with_context(|| format!("no {pointer} in the answer: {}", redacted(value)))
+}
+
+/// The answer without the link's signature, which is as good as a key.
+fn redacted(report: &Value) -> Value {
+    let mut report = report.clone();
+    if let Some(Value::String(link)) = report.get_mut("downloadUrl")
+        && let Some((start, _)) = link.split_once("sig=")
+    {
+        *link = format!("{start}sig=…");
+    }
+    report
+}
+
+/// Records as aligned columns; what is long is cut.
+fn table(records: &[csv::StringRecord]) -> String {
+    const WIDEST: usize = 28;
+    let cell = |text: &str| {
+        let line: String = text
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
+        if line.chars().count() <= WIDEST {
+            line
+        } else {
+            line.chars().take(WIDEST - 1).chain(['…']).collect()
+        }
+    };
+    let rows: Vec<Vec<String>> = records
+        .iter()
+        .map(|record| record.iter().map(cell).collect())
+        .collect();
+    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let widths: Vec<usize> = (0..columns)
+        .map(|n| {
+            rows.iter()
+                .filter_map(|row| row.get(n))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or_default()
+        })
+        .collect();
+    let mut out = String::new();
+    for row in &rows {
+        for (cell, width) in row.iter().zip(&widths) {
+            let _ = write!(out, "{cell:width$}  ");
+        }
+        out.truncate(out.trim_end().len());
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_signature_of_a_link_is_not_shown() {
+        let report = serde_json::json!({"downloadUrl": "http://h/c/b?se=1&sig=secret"});
+        assert_eq!(redacted(&report)["downloadUrl"], "http://h/c/b?se=1&sig=…");
+    }
+
+    #[test]
+    fn a_table_is_aligned_and_cuts_what_is_long() {
+        let records = [
+            ["a", "title"],
+            ["10", "a title that is a good deal too long to be shown\n"],
+        ];
+        let records = records.map(|record| csv::StringRecord::from(record.to_vec()));
+        assert_eq!(table(&records), "a   title\n10  a title that is a good dea…\n");
+    }
+}
