@@ -249,6 +249,11 @@ impl Cause {
         }
     }
 
+    /// Whether the client was closed meanwhile.
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self, Self::Because(error) if matches!(**error, Error::Closed))
+    }
+
     fn condition(&self) -> Option<&Condition> {
         match self {
             Self::Broker { condition, .. } => Some(condition),

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
-use crate::error::Error;
+use crate::error::{Error, chain};
 
 /// The connection's state at one moment; get it from [`crate::Client::health`].
 #[derive(Debug, Clone, Default)]
@@ -29,4 +30,61 @@ pub struct Failure {
     pub at: Timestamp,
     /// What.
     pub error: Arc<Error>,
+}
+
+/// Where the client's tasks report; the only writer of [`Health`].
+#[derive(Debug, Clone)]
+pub(crate) struct Reporter {
+    health: watch::Sender<Health>,
+}
+
+impl Reporter {
+    pub(crate) fn new() -> Self {
+        Self {
+            health: watch::Sender::new(Health::default()),
+        }
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        self.health.borrow().clone()
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
+    }
+
+    pub(crate) fn connected(&self) {
+        self.health.send_modify(|health| {
+            health.connected = true;
+            health.since = Some(Timestamp::now());
+            health.connections_opened += 1;
+            health.failed_attempts = 0;
+        });
+    }
+
+    pub(crate) fn disconnected(&self) {
+        self.health.send_modify(|health| {
+            health.connected = false;
+            health.since = Some(Timestamp::now());
+        });
+    }
+
+    pub(crate) fn attempt_failed(&self, error: Error) {
+        self.health.send_modify(|health| {
+            health.since.get_or_insert_with(Timestamp::now);
+            health.failed_attempts = health.failed_attempts.saturating_add(1);
+        });
+        self.failed("connection attempt failed", error);
+    }
+
+    /// Logs a failure and keeps it as the latest.
+    pub(crate) fn failed(&self, what: &'static str, error: Error) {
+        tracing::warn!(error = chain(&error), retriable = error.is_retriable(), "{what}");
+        let failure = Failure {
+            at: Timestamp::now(),
+            error: Arc::new(error),
+        };
+        self.health
+            .send_modify(|health| health.last_error = Some(failure));
+    }
 }

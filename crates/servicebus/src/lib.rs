@@ -5,14 +5,24 @@
 //! scheduling, and deciding whether a message whose outcome is unknown may be sent again.
 
 mod backoff;
+mod cbs;
 mod client;
+mod connection;
 mod connection_string;
+mod decode;
+mod encode;
 mod error;
+mod fault;
 mod health;
+mod management;
 mod message;
 mod receiver;
+mod request;
 mod sender;
 mod settings;
+mod supervisor;
+mod token;
+mod transport;
 
 pub use backoff::Backoff;
 pub use client::Client;

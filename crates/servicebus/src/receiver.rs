@@ -1,43 +1,138 @@
 //! Receiving under locks, and settling.
 
+mod pump;
+
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+
 use jiff::Timestamp;
+use tokio::sync::{Mutex, Notify, mpsc};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::error::Error;
+use crate::management::{Disposition, Management};
 use crate::message::Received;
+pub(crate) use crate::receiver::pump::Held;
+use crate::receiver::pump::{Notice, Pump};
+use crate::supervisor::Shared;
 
 /// A receiver from one queue, from [`crate::Client::receiver`].
 ///
-/// All methods take `&self`, so that messages can be settled while another task waits for the next.
+/// All methods take `&self`, so that messages can be settled while another task waits for the next. Dropping
+/// it gives fetched messages that were not handed out back to the queue.
 #[derive(Debug)]
-pub struct Receiver {}
+pub struct Receiver {
+    shared: Arc<Shared>,
+    queue: Arc<str>,
+    management: Management,
+    fetched: Mutex<mpsc::Receiver<Received>>,
+    notices: mpsc::UnboundedSender<Notice>,
+    refusal: Arc<Refusal>,
+    stop: CancellationToken,
+    /// The pump alone.
+    task: TaskTracker,
+}
 
-/// The place that a received message occupies.
-#[derive(Debug)]
-pub(crate) struct Held {}
+/// The latest reason why the pump cannot receive that does not pass by itself; told once.
+#[derive(Debug, Default)]
+struct Refusal {
+    error: StdMutex<Option<Error>>,
+    told: Notify,
+}
+
+impl Refusal {
+    fn set(&self, error: Option<Error>) {
+        let tell = error.is_some();
+        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = error;
+        if tell {
+            self.told.notify_one();
+        }
+    }
+
+    fn take(&self) -> Option<Error> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
 
 impl Receiver {
+    pub(crate) fn start(shared: Arc<Shared>, queue: &str, credit: u32) -> Self {
+        let queue: Arc<str> = queue.into();
+        let credit = credit.max(1);
+        let (deliver, fetched) = mpsc::channel(usize::try_from(credit).unwrap_or(usize::MAX >> 4));
+        let (notices, incoming) = mpsc::unbounded_channel();
+        let refusal = Arc::new(Refusal::default());
+        let stop = shared.stop_links.child_token();
+        let task = TaskTracker::new();
+        let pump = Pump {
+            shared: Arc::clone(&shared),
+            queue: Arc::clone(&queue),
+            limit: credit,
+            fetched: deliver,
+            notices: notices.clone(),
+            incoming,
+            refusal: Arc::clone(&refusal),
+            stop: stop.clone(),
+            held: 0,
+            generation: 0,
+        };
+        let running = task.track_future(pump.run());
+        shared.links.spawn(running);
+        task.close();
+        Self {
+            management: Management::new(Arc::clone(&shared), Arc::clone(&queue)),
+            shared,
+            queue,
+            fetched: Mutex::new(fetched),
+            notices,
+            refusal,
+            stop,
+            task,
+        }
+    }
+
+    /// The queue's name, as it was given.
+    pub fn queue(&self) -> &str {
+        &self.queue
+    }
+
     /// The next message; waits for as long as it takes, through any number of reconnections.
     ///
     /// # Errors
     ///
     /// Only those that do not pass by themselves ([`Error::is_retriable`] is false): no such queue, no right,
-    /// a closed client. Calling again is allowed; the receiver goes on trying.
+    /// a closed client. Each failed attempt is told once. Calling again is allowed; the receiver goes on
+    /// trying.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe: no message is lost when the future is dropped.
     pub async fn recv(&self) -> Result<Received, Error> {
-        Err(Error::Closed)
+        let mut fetched = self.fetched.lock().await;
+        loop {
+            tokio::select! {
+                biased;
+                // What was fetched before a close could no longer be settled.
+                () = self.stop.cancelled() => return Err(Error::Closed),
+                message = fetched.recv() => return message.ok_or(Error::Closed),
+                () = self.refusal.told.notified() => {
+                    if let Some(error) = self.refusal.take() {
+                        return Err(error);
+                    }
+                }
+            }
+        }
     }
 
     /// Removes the message from the queue.
     ///
     /// # Errors
     ///
-    /// [`Error::is_lock_lost`]: the message will come, or has come, again. Retriable errors may be tried again
-    /// while the lock lasts.
-    pub async fn complete(&self, _message: &Received) -> Result<(), Error> {
-        Err(Error::Closed)
+    /// [`Error::is_lock_lost`]: the message will come, or has come, again (or, when an earlier answer was
+    /// lost, it was settled by that call). Retriable errors may be tried again while the lock lasts; within
+    /// [`crate::Timeouts::request`] the call has done so itself.
+    pub async fn complete(&self, message: &Received) -> Result<(), Error> {
+        self.settle(message, Disposition::Complete).await
     }
 
     /// Gives the message back at once, its delivery count one higher.
@@ -45,8 +140,8 @@ impl Receiver {
     /// # Errors
     ///
     /// As for [`Receiver::complete`].
-    pub async fn abandon(&self, _message: &Received) -> Result<(), Error> {
-        Err(Error::Closed)
+    pub async fn abandon(&self, message: &Received) -> Result<(), Error> {
+        self.settle(message, Disposition::Abandon).await
     }
 
     /// Moves the message to the queue's dead-letter queue, with a short reason and a longer description.
@@ -56,11 +151,28 @@ impl Receiver {
     /// As for [`Receiver::complete`].
     pub async fn dead_letter(
         &self,
-        _message: &Received,
-        _reason: &str,
-        _description: &str,
+        message: &Received,
+        reason: &str,
+        description: &str,
     ) -> Result<(), Error> {
-        Err(Error::Closed)
+        self.settle(message, Disposition::DeadLetter { reason, description })
+            .await
+    }
+
+    async fn settle(&self, message: &Received, disposition: Disposition<'_>) -> Result<(), Error> {
+        match self.management.settle(message.lock_token, disposition).await {
+            Ok(()) => {
+                // A pump that is gone has no link whose books would need clearing.
+                drop(self.notices.send(Notice::Release(message.held.delivery())));
+                Ok(())
+            }
+            Err(source) if source.is_closed() => Err(Error::Closed),
+            Err(source) => Err(Error::Settle {
+                disposition: disposition.verb(),
+                message_id: message.message_id.clone(),
+                source,
+            }),
+        }
     }
 
     /// Extends the message's lock by the queue's lock duration from now, and tells until when.
@@ -68,11 +180,37 @@ impl Receiver {
     /// # Errors
     ///
     /// As for [`Receiver::complete`].
-    pub async fn renew_lock(&self, _message: &Received) -> Result<Timestamp, Error> {
-        Err(Error::Closed)
+    pub async fn renew_lock(&self, message: &Received) -> Result<Timestamp, Error> {
+        match self.management.renew_lock(message.lock_token).await {
+            Ok(until) => Ok(until),
+            Err(source) if source.is_closed() => Err(Error::Closed),
+            Err(source) => Err(Error::RenewLock {
+                message_id: message.message_id.clone(),
+                source,
+            }),
+        }
     }
 
-    /// Stops receiving and closes the links. Messages that were fetched and not handed out go back to the
-    /// queue; those handed out stay locked until settled through another receiver or their lock runs out.
-    pub async fn close(self) {}
+    /// Stops receiving and closes the links, within [`crate::Timeouts::close`]. Messages that were fetched
+    /// and not handed out go back to the queue; those handed out stay locked until their lock runs out.
+    pub async fn close(self) {
+        let allowed = self.shared.settings.timeouts.close;
+        let task = self.task.clone();
+        self.management.close().await;
+        drop(self);
+        if timeout(allowed, task.wait()).await.is_err() {
+            tracing::debug!("receiver not closed within the time allowed");
+        }
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        let fetched = self.fetched.get_mut();
+        fetched.close();
+        while let Ok(message) = fetched.try_recv() {
+            drop(self.notices.send(Notice::Release(message.held.delivery())));
+        }
+        self.stop.cancel();
+    }
 }

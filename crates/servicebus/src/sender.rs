@@ -1,13 +1,36 @@
 //! Sending: encoded in batches, confirmed by the broker one by one.
 
-use std::num::NonZeroUsize;
+mod call;
+mod link;
 
-use crate::error::Error;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use crate::error::{Cause, Condition, Error, chain};
 use crate::message::Outgoing;
+use crate::sender::call::Call;
+pub(crate) use crate::sender::link::Link;
+use crate::supervisor::Shared;
 
 /// A sender to one queue, from [`crate::Client::sender`].
 #[derive(Debug)]
-pub struct Sender {}
+pub struct Sender {
+    shared: Arc<Shared>,
+    queue: Arc<str>,
+    options: SenderOptions,
+    state: Mutex<State>,
+}
+
+/// What outlives a call.
+#[derive(Debug, Default)]
+struct State {
+    link: Option<Link>,
+    /// Until when the broker wants to be left alone.
+    busy_until: Option<Instant>,
+}
 
 /// How a [`Sender`] groups and repeats.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +95,15 @@ impl SendReport {
 }
 
 impl Sender {
+    pub(crate) fn new(shared: Arc<Shared>, queue: &str, options: SenderOptions) -> Self {
+        Self {
+            shared,
+            queue: queue.into(),
+            options,
+            state: Mutex::default(),
+        }
+    }
+
     /// Sends messages and reports what became of each, within [`crate::Timeouts::send`]. Never hangs when
     /// the peer dies: what was under way is then [`Outcome::Unknown`].
     ///
@@ -81,11 +113,108 @@ impl Sender {
     ///
     /// When the future is dropped, what became of its messages is unknown; the sender stays usable.
     pub async fn send(&self, messages: Vec<Outgoing>) -> SendReport {
-        SendReport {
-            outcomes: messages.iter().map(|_| Outcome::Refused(Error::Closed)).collect(),
+        let allowed = self.shared.settings.timeouts.send;
+        let deadline = Instant::now() + allowed;
+        let mut call = Call::new(messages);
+        match timeout_at(deadline, self.state.lock()).await {
+            Ok(mut state) => self.run(&mut state, &mut call, deadline).await,
+            Err(_) => call.refuse_rest(&self.error(Cause::TimedOut(allowed))),
+        }
+        call.into_report()
+    }
+
+    /// Rounds, until every message has an outcome or it is too late for another round.
+    async fn run(&self, state: &mut State, call: &mut Call, deadline: Instant) {
+        let mut retries = 0;
+        while call.is_unfinished() {
+            if let Some(until) = state.busy_until.filter(|until| *until > Instant::now()) {
+                if until >= deadline {
+                    return call.refuse_rest(&self.busy());
+                }
+                sleep_until(until).await;
+            }
+            state.busy_until = None;
+            if Instant::now() >= deadline {
+                let allowed = self.shared.settings.timeouts.send;
+                return call.refuse_rest(&self.error(Cause::TimedOut(allowed)));
+            }
+            let reused = state.link.is_some();
+            let Some(error) = self.round(state, call, deadline).await else {
+                continue;
+            };
+            if reused && state.link.is_none() {
+                // The link was lost while it lay idle (the service detaches it after ten minutes) or under
+                // way. What was not sent goes over a new one at once; this is neither a failure nor a retry.
+                tracing::debug!(queue = %self.queue, error = chain(&error), "link was lost");
+                continue;
+            }
+            self.shared.reporter.failed("sending failed", error.clone());
+            if !error.is_retriable() || retries >= self.options.retries {
+                return call.refuse_rest(&error);
+            }
+            if error.retry_after().is_some() {
+                state.busy_until = Some(Instant::now() + self.shared.settings.busy_pause);
+            } else {
+                let pause = self.shared.settings.reconnect.pause(retries + 1, rand::random());
+                if Instant::now() + pause >= deadline {
+                    return call.refuse_rest(&error);
+                }
+                sleep(pause).await;
+            }
+            retries += 1;
         }
     }
 
+    /// Sends once what has no outcome yet, and tells why some of it still has none.
+    async fn round(&self, state: &mut State, call: &mut Call, deadline: Instant) -> Option<Error> {
+        let link = match &mut state.link {
+            Some(link) => link,
+            none => match self.attach(deadline).await {
+                Ok(link) => none.insert(link),
+                Err(error) => return Some(error),
+            },
+        };
+        let batches = call.batches(link.max_message_size(), self.options.batch_messages);
+        let in_flight = self.options.in_flight.get();
+        let round = link.send(call.messages(), batches, in_flight, deadline).await;
+        if round.broken.is_some() {
+            // Dropped and not closed: the peer may be gone, and a close would wait for it.
+            state.link = None;
+        }
+        call.take(round)
+    }
+
+    async fn attach(&self, deadline: Instant) -> Result<Link, Error> {
+        let timeouts = &self.shared.settings.timeouts;
+        let connection = self.shared.connection(Some(deadline)).await?;
+        timeout_at(deadline, Link::attach(connection, &self.queue, timeouts))
+            .await
+            .unwrap_or_else(|_| {
+                Err(Error::Attach {
+                    entity: self.queue.to_string(),
+                    source: Cause::TimedOut(timeouts.send),
+                })
+            })
+    }
+
+    fn error(&self, source: Cause) -> Error {
+        Error::Send {
+            entity: self.queue.to_string(),
+            source,
+        }
+    }
+
+    fn busy(&self) -> Error {
+        self.error(Cause::Broker {
+            condition: Condition::new(Condition::SERVER_BUSY),
+            description: "the broker asked for a pause, which is not over".to_owned(),
+        })
+    }
+
     /// Closes the link. A later send attaches anew.
-    pub async fn close(&self) {}
+    pub async fn close(&self) {
+        if let Some(link) = self.state.lock().await.link.take() {
+            link.close(&self.shared.settings.timeouts).await;
+        }
+    }
 }

@@ -7,6 +7,7 @@ use azure_core::credentials::TokenCredential;
 use secrecy::SecretString;
 
 use crate::backoff::Backoff;
+use crate::error::BUSY_PAUSE;
 
 /// Everything that a [`crate::Client`] needs to know.
 #[derive(Debug, Clone)]
@@ -19,6 +20,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// The pauses between attempts to connect or to attach.
     pub reconnect: Backoff,
+    /// How long a sender leaves the broker alone after `com.microsoft:server-busy`.
+    pub busy_pause: Duration,
     /// How long a shared access signature made from a key is valid. It is renewed before it expires.
     pub sas_lifetime: Duration,
 }
@@ -31,6 +34,7 @@ impl Settings {
             credential,
             timeouts: Timeouts::default(),
             reconnect: Backoff::default(),
+            busy_pause: BUSY_PAUSE,
             sas_lifetime: Duration::from_secs(60 * 60),
         }
     }

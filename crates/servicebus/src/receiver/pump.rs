@@ -1,0 +1,331 @@
+//! The task behind a receiver: keeps a link attached and never asks for more messages than there are places.
+
+use std::sync::Arc;
+
+use fe2o3_amqp::Delivery;
+use fe2o3_amqp::link::delivery::DeliveryInfo;
+use fe2o3_amqp::link::{CreditMode, RecvError};
+use fe2o3_amqp::session::SessionHandle;
+use fe2o3_amqp_types::definitions::{self, ErrorCondition};
+use fe2o3_amqp_types::messaging::Body;
+use fe2o3_amqp_types::primitives::{Symbol, Value};
+use futures::FutureExt;
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::connection::Connection;
+use crate::decode;
+use crate::error::{Cause, Condition, Error};
+use crate::message::Received;
+use crate::receiver::Refusal;
+use crate::supervisor::{SETTLED_AFTER, Shared};
+
+/// The place that a received message occupies; free again when dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    delivery: LinkDelivery,
+    notices: mpsc::UnboundedSender<Notice>,
+}
+
+/// A delivery, as its link knows it.
+#[derive(Debug, Clone)]
+pub(crate) struct LinkDelivery {
+    /// Which of the receiver's links brought it; deliveries of earlier ones mean nothing to the present one.
+    generation: u64,
+    info: DeliveryInfo,
+}
+
+impl Held {
+    pub(crate) fn delivery(&self) -> LinkDelivery {
+        self.delivery.clone()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // The pump may be gone; then nobody counts places any more.
+        drop(self.notices.send(Notice::Freed));
+    }
+}
+
+/// What the pump is told.
+#[derive(Debug)]
+pub(crate) enum Notice {
+    /// A place is free again.
+    Freed,
+    /// The link may forget a delivery: it was settled through `$management`, or nobody will look at it and
+    /// the broker shall give it to somebody else.
+    Release(LinkDelivery),
+}
+
+pub(crate) struct Pump {
+    pub shared: Arc<Shared>,
+    pub queue: Arc<str>,
+    /// How many messages may be held at a time.
+    pub limit: u32,
+    pub fetched: mpsc::Sender<Received>,
+    pub notices: mpsc::UnboundedSender<Notice>,
+    pub incoming: mpsc::UnboundedReceiver<Notice>,
+    pub refusal: Arc<Refusal>,
+    pub stop: CancellationToken,
+    pub held: u32,
+    pub generation: u64,
+}
+
+/// An attached receiving link, on a session of its own.
+struct Link {
+    receiver: fe2o3_amqp::Receiver,
+    connection: Arc<Connection>,
+    // After the link, so that it is dropped second.
+    session: SessionHandle<()>,
+}
+
+impl Pump {
+    pub(crate) async fn run(mut self) {
+        let mut failures = 0;
+        while !self.stop.is_cancelled() {
+            let attached = tokio::select! {
+                () = self.stop.cancelled() => break,
+                attached = self.attach() => attached,
+            };
+            match attached {
+                Ok(mut link) => {
+                    self.refusal.set(None);
+                    self.generation += 1;
+                    tracing::debug!(queue = %self.queue, "receiving");
+                    let since = Instant::now();
+                    let Some(cause) = self.serve(&mut link).await else {
+                        self.wind_up(link).await;
+                        break;
+                    };
+                    failures = if since.elapsed() < SETTLED_AFTER {
+                        failures + 1
+                    } else {
+                        0
+                    };
+                    self.lost(cause);
+                }
+                Err(error) => {
+                    failures += 1;
+                    self.shared
+                        .reporter
+                        .failed("receiving link not attached", error.clone());
+                    if !error.is_retriable() {
+                        self.refusal.set(Some(error));
+                    }
+                }
+            }
+            if failures > 0 {
+                let pause = self.shared.settings.reconnect.pause(failures, rand::random());
+                tokio::select! {
+                    () = self.stop.cancelled() => {}
+                    () = sleep(pause) => {}
+                }
+            }
+        }
+    }
+
+    async fn attach(&self) -> Result<Link, Error> {
+        let allowed = self.shared.settings.timeouts.attach;
+        let connection = self.shared.connection(None).await?;
+        connection.authorise(&self.queue).await?;
+        let mut session = connection.session().await?;
+        let attaching = fe2o3_amqp::Receiver::builder()
+            .name(format!("{}-receiver-{}", self.queue, Uuid::new_v4().simple()))
+            .source(self.queue.as_ref())
+            .credit_mode(CreditMode::Manual)
+            .attach(&mut session);
+        let attached = tokio::select! {
+            attached = timeout(allowed, attaching) => match attached {
+                Ok(attached) => attached.map_err(Cause::from),
+                Err(_) => Err(Cause::TimedOut(allowed)),
+            },
+            () = connection.closed().cancelled() => Err(connection.end()),
+        };
+        let receiver = attached.map_err(|source| Error::Attach {
+            entity: self.queue.to_string(),
+            source,
+        })?;
+        Ok(Link {
+            receiver,
+            connection,
+            session,
+        })
+    }
+
+    /// Receives until the link is lost (`Some`) or the receiver is closed (`None`).
+    async fn serve(&mut self, link: &mut Link) -> Option<Cause> {
+        // The library's own count of credit is not kept while draining; this one is exact.
+        let mut credit = 0;
+        loop {
+            if let Some(wanted) = top_up(self.limit, self.held, credit) {
+                if let Err(error) = link.receiver.set_credit(wanted).await {
+                    return Some(link.explain(error.into()));
+                }
+                credit = wanted;
+            }
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return None,
+                // The pump holds a sender itself, so there is always a next notice to wait for.
+                Some(notice) = self.incoming.recv() => self.note(notice, link).await,
+                delivery = link.receiver.recv::<Body<Value>>() => {
+                    credit = credit.saturating_sub(1);
+                    match delivery {
+                        Ok(delivery) => self.deliver(delivery, link).await,
+                        Err(RecvError::MessageDecode(error)) => {
+                            self.refuse(error.info, error.source.to_string(), link).await;
+                        }
+                        Err(error) => return Some(link.explain(error.into())),
+                    }
+                }
+                () = link.connection.closed().cancelled() => return Some(link.connection.end()),
+            }
+        }
+    }
+
+    async fn deliver(&mut self, delivery: Delivery<Body<Value>>, link: &Link) {
+        let (info, message) = delivery.into_parts();
+        self.held += 1;
+        let held = Held {
+            delivery: LinkDelivery {
+                generation: self.generation,
+                info: info.clone(),
+            },
+            notices: self.notices.clone(),
+        };
+        match decode::received(message, info.delivery_tag(), Timestamp::now(), held) {
+            Ok(message) => {
+                // The channel has a place for each credit; it fails when the receiver is being dropped.
+                if self.fetched.try_send(message).is_err() {
+                    link.release(info).await;
+                }
+            }
+            Err(error) => self.refuse(info, error.to_string(), link).await,
+        }
+    }
+
+    /// Dead-letters what cannot be read: it would be as unreadable the next time.
+    async fn refuse(&self, info: DeliveryInfo, why: String, link: &Link) {
+        tracing::error!(queue = %self.queue, why, "message cannot be read; dead-lettered");
+        let details = [
+            ("DeadLetterReason", "MessageNotReadable"),
+            ("DeadLetterErrorDescription", why.as_str()),
+        ];
+        let details = details.map(|(name, text)| (Symbol::from(name), Value::String(text.to_owned())));
+        let error = definitions::Error::new(
+            ErrorCondition::Custom(Symbol::from("com.microsoft:dead-letter")),
+            Some(why.clone()),
+            Some(details.into_iter().collect()),
+        );
+        if let Err(error) = link.receiver.reject(info, error).await {
+            tracing::debug!(%error, "message not rejected; the link is lost");
+        }
+    }
+
+    async fn note(&mut self, notice: Notice, link: &Link) {
+        match notice {
+            Notice::Freed => self.held = self.held.saturating_sub(1),
+            Notice::Release(delivery) if delivery.generation == self.generation => {
+                link.release(delivery.info).await;
+            }
+            Notice::Release(_) => {}
+        }
+    }
+
+    fn lost(&self, cause: Cause) {
+        let forced = matches!(&cause, Cause::Broker { condition, .. } if condition.as_str() == Condition::DETACH_FORCED);
+        if forced {
+            tracing::info!(queue = %self.queue, %cause, "receiving link detached by the broker");
+        } else {
+            let error = Error::Receive {
+                entity: self.queue.to_string(),
+                source: cause,
+            };
+            self.shared.reporter.failed("receiving link lost", error);
+        }
+    }
+
+    /// Gives back what was fetched and not handed out, and closes link and session in order.
+    async fn wind_up(&mut self, mut link: Link) {
+        let queue = Arc::clone(&self.queue);
+        let allowed = self.shared.settings.timeouts.close;
+        let closing = async {
+            while let Ok(notice) = self.incoming.try_recv() {
+                self.note(notice, &link).await;
+            }
+            while let Some(Ok(delivery)) = link.receiver.recv::<Body<Value>>().now_or_never() {
+                link.release(delivery.into_parts().0).await;
+            }
+            let Link {
+                receiver,
+                mut session,
+                ..
+            } = link;
+            if let Err(error) = receiver.close().await {
+                tracing::debug!(%error, "receiving link closed with an error");
+            }
+            if let Err(error) = session.end().await {
+                tracing::debug!(%error, "session ended with an error");
+            }
+        };
+        if timeout(allowed, closing).await.is_err() {
+            tracing::debug!(%queue, "receiving link not closed within the time allowed");
+        }
+    }
+}
+
+impl Link {
+    /// Settles a delivery on the link as released. For one that `$management` has settled this only clears
+    /// the link's books: its lock is gone, so the broker has nothing to release.
+    async fn release(&self, info: DeliveryInfo) {
+        if let Err(error) = self.receiver.release(info).await {
+            tracing::debug!(%error, "delivery not released; the link is lost");
+        }
+    }
+
+    /// A link's error says little when the whole connection is gone; then the connection knows more.
+    fn explain(&self, cause: Cause) -> Cause {
+        if self.connection.closed().is_cancelled() {
+            self.connection.end()
+        } else {
+            cause
+        }
+    }
+}
+
+/// The credit to set, if any: what is free of `limit`, once that is at least half more than the broker has.
+fn top_up(limit: u32, held: u32, credit: u32) -> Option<u32> {
+    let free = limit.saturating_sub(held);
+    let grown = free.saturating_sub(credit);
+    (grown > 0 && (credit == 0 || grown >= limit.div_ceil(2))).then_some(free)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::at_the_start(10, 0, 0, Some(10))]
+    #[case::nothing_new(10, 0, 10, None)]
+    #[case::all_held(10, 10, 0, None)]
+    #[case::one_place_free_and_no_credit(10, 9, 0, Some(1))]
+    #[case::few_places_free(10, 2, 4, None)]
+    #[case::half_free(10, 2, 3, Some(8))]
+    #[case::single_place(1, 0, 0, Some(1))]
+    #[case::single_place_held(1, 1, 0, None)]
+    #[case::more_held_than_allowed(2, 3, 0, None)]
+    fn credit_never_exceeds_the_free_places(
+        #[case] limit: u32,
+        #[case] held: u32,
+        #[case] credit: u32,
+        #[case] expected: Option<u32>,
+    ) {
+        assert_eq!(top_up(limit, held, credit), expected);
+    }
+}
