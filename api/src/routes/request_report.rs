@@ -48,8 +48,8 @@ pub async fn request_report(
         now,
         expires_at: now + service.retention,
     };
-    runtime::crash_point("api.before-commit");
-    let (report, outcome) = match store::reports::request(&service.pool, &new).await? {
+    let before_commit = || runtime::crash_point("api.before-commit");
+    let (report, outcome) = match store::reports::request_with(&service.pool, &new, before_commit).await? {
         Requested::Created(report) => (report, ReportOutcome::Created),
         Requested::Existing(report) => (report, ReportOutcome::Replayed),
     };

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::Notifications;
 
-pub use accept::{Adoption, Idempotency, NewReport, Requested, adopt, request};
+pub use accept::{Adoption, Idempotency, NewReport, Requested, adopt, request, request_with};
 pub use custom_resource::{Unsettled, record_cr, record_cr_deleted, to_sweep};
 pub use transition::{Transition, begin, complete, dispatch, fail};
 

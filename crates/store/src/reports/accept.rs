@@ -59,6 +59,19 @@ pub enum Requested {
 /// [`Error::IdempotencyKeyReused`] when the key came with another request before; [`Error::Request`], after
 /// which nothing is stored, unless it was the commit's answer that was lost: retry with the same key.
 pub async fn request(pool: &PgPool, new: &NewReport) -> Result<Requested, Error> {
+    request_with(pool, new, || ()).await
+}
+
+/// [`request`], calling `before_commit` when row and message are written and not yet committed: the fault
+/// tests end the process there.
+///
+/// # Errors
+/// As [`request`].
+pub async fn request_with(
+    pool: &PgPool,
+    new: &NewReport,
+    before_commit: impl FnOnce() + Send,
+) -> Result<Requested, Error> {
     let mut transaction = pool.begin().await.map_err(Error::Request)?;
     let key = new
         .idempotency
@@ -98,6 +111,7 @@ pub async fn request(pool: &PgPool, new: &NewReport) -> Result<Requested, Error>
         enqueue(&mut transaction, new.outbox_id, &report)
             .await
             .map_err(Error::Request)?;
+        before_commit();
         transaction.commit().await.map_err(Error::Request)?;
         return Ok(Requested::Created(Box::new(report)));
     }
