@@ -157,6 +157,21 @@ impl BlobWriter {
         Ok(())
     }
 
+    /// Sends what has been written so far, as a block of its own where it fills none, and waits until all
+    /// of it has arrived. Still nothing is visible.
+    ///
+    /// # Errors
+    /// [`Error::StageBlock`], [`Error::BrokenOff`].
+    pub async fn flush(&mut self) -> Result<(), Error> {
+        if !self.block.is_empty() {
+            self.stage().await?;
+        }
+        while !self.staging.is_empty() {
+            self.join_one().await?;
+        }
+        Ok(())
+    }
+
     async fn join_one(&mut self) -> Result<(), Error> {
         match self.staging.join_next().await {
             None => Ok(()),
@@ -180,12 +195,7 @@ impl BlobWriter {
     /// # Errors
     /// [`Error::StageBlock`], [`Error::Commit`], [`Error::Facts`]. The blob may then be committed or not.
     pub async fn commit(mut self, metadata: Metadata) -> Result<Commit, Error> {
-        if !self.block.is_empty() {
-            self.stage().await?;
-        }
-        while !self.staging.is_empty() {
-            self.join_one().await?;
-        }
+        self.flush().await?;
         let committed = self.commit_blocks(&metadata).await;
         let refused = match committed {
             Ok(()) => None,

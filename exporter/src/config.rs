@@ -1,0 +1,83 @@
+//! The options. Everything is parsed here, and nothing else reads the environment.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use domain::ReportId;
+use runtime::{BlobArgs, CatalogueArgs, DatabaseArgs, TelemetryArgs};
+
+/// Where Kubernetes reads a container's last words unless the Pod says otherwise.
+/// <https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/>
+const MESSAGE_PATH: &str = "/dev/termination-log";
+const MESSAGE_PATH_VARIABLE: &str = "TERMINATION_MESSAGE_PATH";
+
+/// Writes the file of one popularity report: reads its parameters from the reports' database, the albums
+/// from the catalogue, and commits one CSV to Blob Storage.
+///
+/// It is safe to run again, also while another one runs: there is one file in the end.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    version,
+    after_help = "Exit codes:\n  \
+        0   the report is completed, or had ended before\n  \
+        2   an option is missing or wrong\n  \
+        64  the report's parameters are not valid; never retried\n  \
+        65  the data, or the storage or database refuses for good; never retried\n  \
+        75  a dependency is away or the run was stopped; run again\n\n\
+        A failure also leaves {\"reason\", \"message\"} as JSON at the termination message path."
+)]
+pub struct Config {
+    /// The report.
+    #[arg(long, env = "REPORT_ID", value_name = "UUID")]
+    pub report_id: ReportId,
+
+    /// The reports' database.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+
+    /// The catalogue's database.
+    #[command(flatten)]
+    pub catalogue: CatalogueArgs,
+
+    /// Where the file goes.
+    #[command(flatten)]
+    pub blob: BlobArgs,
+
+    /// Logs.
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
+
+    /// The file that takes the reason of a failure, as JSON; passed by when it cannot be written.
+    #[arg(long, env = MESSAGE_PATH_VARIABLE, default_value = MESSAGE_PATH, value_name = "PATH")]
+    pub termination_message_path: PathBuf,
+}
+
+impl Config {
+    /// The termination message's path when the options could not be read.
+    pub fn default_message_path() -> PathBuf {
+        std::env::var_os(MESSAGE_PATH_VARIABLE).map_or_else(|| PathBuf::from(MESSAGE_PATH), PathBuf::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_options_are_defined_without_contradiction() {
+        Config::command().debug_assert();
+    }
+
+    #[test]
+    fn help_shows_options_defaults_and_exit_codes() {
+        // the values of the environment would be shown as well
+        insta::assert_snapshot!(
+            Config::command()
+                .hide_possible_values(false)
+                .term_width(100)
+                .render_long_help()
+        );
+    }
+}
