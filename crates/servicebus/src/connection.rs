@@ -106,7 +106,7 @@ impl Connection {
 async fn open(settings: &Settings) -> Result<ConnectionHandle<()>, Error> {
     let endpoint = &settings.endpoint;
     let address = endpoint.address();
-    let stream = transport::connect(endpoint)
+    let stream = transport::connect(settings)
         .await
         .map_err(|source| Error::Connect {
             address: address.clone(),

@@ -399,3 +399,138 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn broker(condition: &str) -> Cause {
+        Cause::Broker {
+            condition: Condition::new(condition),
+            description: "words".into(),
+        }
+    }
+
+    fn status(status: u16, condition: Option<&str>) -> Cause {
+        Cause::Status {
+            status,
+            condition: condition.map(Condition::new),
+            description: "words".into(),
+        }
+    }
+
+    #[rstest]
+    // The Go SDK's table (internal/errors.go).
+    #[case("com.microsoft:server-busy", Recovery::Wait)]
+    #[case("com.microsoft:timeout", Recovery::Wait)]
+    #[case("com.microsoft:operation-cancelled", Recovery::Wait)]
+    #[case("amqp:link:detach-forced", Recovery::NewLink)]
+    #[case("amqp:link:transfer-limit-exceeded", Recovery::NewLink)]
+    #[case("amqp:connection:forced", Recovery::NewConnection)]
+    #[case("amqp:internal-error", Recovery::NewConnection)]
+    #[case("amqp:not-found", Recovery::Never)]
+    #[case("amqp:unauthorized-access", Recovery::Never)]
+    #[case("amqp:not-allowed", Recovery::Never)]
+    #[case("amqp:link:message-size-exceeded", Recovery::Never)]
+    #[case("amqp:resource-limit-exceeded", Recovery::Never)]
+    #[case("com.microsoft:message-lock-lost", Recovery::Never)]
+    #[case("com.microsoft:entity-disabled", Recovery::Never)]
+    // AMQP 1.0, sections 2.8.14 to 2.8.18.
+    #[case("amqp:not-implemented", Recovery::Never)]
+    #[case("amqp:connection:framing-error", Recovery::NewConnection)]
+    #[case("amqp:connection:redirect", Recovery::NewConnection)]
+    #[case("amqp:session:window-violation", Recovery::NewLink)]
+    #[case("amqp:session:errant-link", Recovery::NewLink)]
+    #[case("amqp:link:stolen", Recovery::NewLink)]
+    #[case("amqp:link:redirect", Recovery::NewLink)]
+    // Whatever comes next.
+    #[case("com.microsoft:something-new", Recovery::NewConnection)]
+    fn condition_tells_what_to_rebuild(#[case] condition: &str, #[case] expected: Recovery) {
+        assert_eq!(broker(condition).recovery(), expected);
+    }
+
+    #[rstest]
+    #[case(401, None, Recovery::Never)]
+    #[case(404, None, Recovery::Never)]
+    #[case(410, None, Recovery::Never)]
+    #[case(410, Some("com.microsoft:message-lock-lost"), Recovery::Never)]
+    #[case(400, Some("com.microsoft:argument-error"), Recovery::Never)]
+    #[case(400, None, Recovery::Never)]
+    #[case(408, None, Recovery::Wait)]
+    #[case(408, Some("com.microsoft:timeout"), Recovery::Wait)]
+    #[case(429, None, Recovery::Wait)]
+    #[case(500, None, Recovery::Wait)]
+    #[case(503, None, Recovery::Wait)]
+    #[case(503, Some("com.microsoft:server-busy"), Recovery::Wait)]
+    #[case(401, Some("com.microsoft:timeout"), Recovery::Never)]
+    fn status_tells_what_to_rebuild(
+        #[case] code: u16,
+        #[case] condition: Option<&str>,
+        #[case] expected: Recovery,
+    ) {
+        assert_eq!(status(code, condition).recovery(), expected);
+    }
+
+    #[rstest]
+    #[case::refused(io::Error::from(io::ErrorKind::ConnectionRefused).into(), Recovery::NewConnection)]
+    #[case::end_of_file(io::Error::from(io::ErrorKind::UnexpectedEof).into(), Recovery::NewConnection)]
+    #[case::silent(Cause::PeerSilent, Recovery::NewConnection)]
+    #[case::disconnected(Cause::Disconnected, Recovery::NewConnection)]
+    #[case::detached(Cause::Detached, Recovery::NewLink)]
+    #[case::session_ended(Cause::SessionEnded, Recovery::NewLink)]
+    #[case::timed_out(Cause::TimedOut(Duration::from_secs(1)), Recovery::Wait)]
+    #[case::handed_back(Cause::HandedBack("released"), Recovery::Wait)]
+    #[case::sasl(Cause::Sasl("Auth".into()), Recovery::Never)]
+    #[case::tls(Cause::Tls("bad certificate".into()), Recovery::Never)]
+    #[case::nested(Error::BeginSession { source: Cause::Detached }.into(), Recovery::NewLink)]
+    #[case::closed(Error::Closed.into(), Recovery::Never)]
+    fn cause_tells_what_to_rebuild(#[case] cause: Cause, #[case] expected: Recovery) {
+        assert_eq!(cause.recovery(), expected);
+    }
+
+    #[rstest]
+    #[case::link(broker(Condition::MESSAGE_LOCK_LOST), true)]
+    #[case::management(status(410, None), true)]
+    #[case::management_condition(status(400, Some(Condition::MESSAGE_LOCK_LOST)), true)]
+    #[case::other(status(404, None), false)]
+    #[case::connection(Cause::Disconnected, false)]
+    fn lost_lock_is_told_from_other_failures(#[case] source: Cause, #[case] expected: bool) {
+        let error = Error::Settle {
+            disposition: "complete",
+            message_id: "m".into(),
+            source,
+        };
+
+        assert_eq!(error.is_lock_lost(), expected);
+    }
+
+    #[rstest]
+    #[case(Condition::SERVER_BUSY, Some(BUSY_PAUSE))]
+    #[case("com.microsoft:timeout", None)]
+    fn only_a_busy_broker_asks_for_a_pause(#[case] condition: &str, #[case] expected: Option<Duration>) {
+        let error = Error::Send {
+            entity: "queue".into(),
+            source: broker(condition),
+        };
+
+        assert_eq!(error.retry_after(), expected);
+    }
+
+    #[test]
+    fn chain_names_every_cause_once() {
+        let error = Error::Attach {
+            entity: "queue".into(),
+            source: Error::BeginSession {
+                source: broker("amqp:not-allowed"),
+            }
+            .into(),
+        };
+
+        assert_eq!(
+            chain(&error),
+            "failed to attach a link to queue: failed to begin an AMQP session: amqp:not-allowed: words"
+        );
+    }
+}

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use azure_core::credentials::TokenCredential;
+use rustls::ClientConfig;
 use secrecy::SecretString;
 
 use crate::backoff::Backoff;
@@ -16,6 +17,8 @@ pub struct Settings {
     pub endpoint: Endpoint,
     /// How the client proves who it is.
     pub credential: Credential,
+    /// TLS with other roots than the machine's, for a broker with a private certificate.
+    pub tls: Option<Arc<ClientConfig>>,
     /// Limits on waiting.
     pub timeouts: Timeouts,
     /// The pauses between attempts to connect or to attach.
@@ -32,6 +35,7 @@ impl Settings {
         Self {
             endpoint,
             credential,
+            tls: None,
             timeouts: Timeouts::default(),
             reconnect: Backoff::default(),
             busy_pause: BUSY_PAUSE,
