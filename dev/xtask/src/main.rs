@@ -4,6 +4,7 @@
 
 mod checks;
 mod demo;
+mod generate;
 mod hash;
 mod images;
 mod layers;
@@ -77,6 +78,12 @@ enum Task {
     Layers,
     /// Check licences, sources and banned or doubled crates of all dependencies
     Deny,
+    /// Make the generated files again: the resource's YAML and the descriptions of the queries
+    Generate {
+        /// Fail when one is out of date, and change nothing
+        #[arg(long)]
+        check: bool,
+    },
     /// Run every test, each on real parts
     Test,
 }
@@ -114,6 +121,7 @@ fn run() -> Result<()> {
         Task::Lint => checks::lint(&project),
         Task::Layers => layers::check(&project),
         Task::Deny => checks::deny(&project),
+        Task::Generate { check } => generate::run(&project, check),
         Task::Test => test::run(&project),
     }
 }

@@ -17,7 +17,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use xshell::cmd;
+use xshell::{Cmd, cmd};
 
 use crate::{images, project::Project, steps::step, token, tools};
 use cluster::Cluster;
@@ -170,6 +170,44 @@ impl<'p> Platform<'p> {
         step("start the API", || services::start_api(&self.base, &kubeconfig))
     }
 
+    /// Gives `run` an empty database on this platform's PostgreSQL, which is started for it alone when it
+    /// does not run; then removes the database. `run` gets psql on it, and its URL.
+    ///
+    /// # Errors
+    /// What `run` fails with, or when there cannot be such a database.
+    pub fn with_scratch_database(
+        &self,
+        run: impl FnOnce(&dyn Fn() -> Cmd<'p>, &str) -> Result<()>,
+    ) -> Result<()> {
+        const NAME: &str = "scratch";
+        tools::need_packages(self.base.project)?;
+        let was_up = self.base.processes.running(postgres::NAME).is_some();
+        if !was_up {
+            postgres::up(&self.base, LOOPBACK, &[])?;
+        }
+        let server = || postgres::psql(&self.base, "postgres").arg("--quiet").quiet();
+        let drop = format!("DROP DATABASE IF EXISTS {NAME} WITH (FORCE)");
+        let drop = || {
+            server()
+                .env("PGOPTIONS", "--client-min-messages=warning")
+                .args(["--command", &drop])
+                .run()
+        };
+        drop()?;
+        server()
+            .args(["--command", &format!("CREATE DATABASE {NAME}")])
+            .run()?;
+        let done = run(
+            &|| postgres::psql(&self.base, NAME),
+            &postgres::superuser_url(&self.base, NAME),
+        );
+        drop()?;
+        if !was_up {
+            postgres::down(&self.base)?;
+        }
+        done
+    }
+
     /// Stops all that this platform started, in the order that lets each finish its work.
     ///
     /// # Errors
@@ -269,16 +307,16 @@ impl<'p> Platform<'p> {
         let key = &self.base.settings.secrets.jwt_key;
         let now = SystemTime::now();
         let url = |login| postgres::url(&self.base, login, LOOPBACK);
-        let reports = match self.instance {
-            Instance::Dev => url(Login::Api),
-            // the tests deploy themselves: databases, roles and all
-            Instance::Test => url(Login::Owner),
+        let admin = match self.instance {
+            Instance::Dev => url(Login::Owner),
+            // the tests make databases and roles of their own
+            Instance::Test => postgres::superuser_url(&self.base, "postgres"),
         };
         let mut env = vec![
             ("KUBECONFIG", self.cluster.kubeconfig()?.display().to_string()),
-            ("REPORTS_DATABASE_URL", reports),
+            ("REPORTS_DATABASE_URL", url(Login::Api)),
             ("CATALOG_DATABASE_URL", url(Login::Catalogue)),
-            ("ADMIN_DATABASE_URL", url(Login::Owner)),
+            ("ADMIN_DATABASE_URL", admin),
             (
                 "SERVICEBUS_CONNECTION_STRING",
                 servicebus::connection_string(&self.base),
@@ -288,7 +326,7 @@ impl<'p> Platform<'p> {
                 azurite::connection_string(&self.base, LOOPBACK),
             ),
             // where pods reach what listens on this machine
-            ("PLATFORM_HOST_ADDRESS", self.cluster.host_address()?),
+            ("PODS_HOST", self.cluster.host_address()?),
         ];
         if self.instance == Instance::Dev {
             env.insert(0, ("API_URL", services::api_url(&self.base)));
@@ -333,7 +371,7 @@ impl<'p> Platform<'p> {
     ///
     /// # Errors
     /// When there is no kubeconfig.
-    pub fn kubectl(&self) -> Result<xshell::Cmd<'p>> {
+    pub fn kubectl(&self) -> Result<Cmd<'p>> {
         self.cluster.kubectl()
     }
 

@@ -9,10 +9,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
-use xshell::cmd;
+use xshell::{Cmd, cmd};
 
 use super::{
-    Base,
+    Base, LOOPBACK,
     process::{Service, write_private},
     settings::Settings,
 };
@@ -61,6 +61,8 @@ pub fn up(base: &Base, host_address: &str, pod_networks: &[String]) -> Result<()
         fs::write(&hba, &rules)?; // the file keeps its owner
     }
     let port = base.settings.ports.postgres;
+    let addresses =
+        if host_address == LOOPBACK { LOOPBACK.to_owned() } else { format!("{LOOPBACK},{host_address}") };
     let mut args = vec![
         "-D".to_owned(),
         data.display().to_string(),
@@ -68,7 +70,7 @@ pub fn up(base: &Base, host_address: &str, pod_networks: &[String]) -> Result<()
         port.to_string(),
     ];
     for option in [
-        &*format!("listen_addresses=127.0.0.1,{host_address}"),
+        &*format!("listen_addresses={addresses}"),
         "unix_socket_directories=",
         "max_connections=400",
         // a development machine's data: it survives a killed process, not a power cut
@@ -88,16 +90,8 @@ pub fn up(base: &Base, host_address: &str, pod_networks: &[String]) -> Result<()
         stop: STOP,
     })?;
     base.processes.wait_ready(NAME, Duration::from_secs(60), || {
-        let sh = &base.project.sh;
-        let url = superuser_url(base, "postgres");
-        Ok(cmd!(sh, "psql --no-psqlrc -qtA --command")
-            .arg("SELECT 1")
-            .arg(url)
-            .quiet()
-            .ignore_stdout()
-            .ignore_stderr()
-            .run()
-            .is_ok())
+        let ask = psql(base, "postgres").args(["--command", "SELECT 1"]);
+        Ok(ask.quiet().ignore_stdout().ignore_stderr().run().is_ok())
     })?;
     create_logins(base)
 }
@@ -135,7 +129,8 @@ pub fn url(base: &Base, login: Login, host: &str) -> String {
     )
 }
 
-fn superuser_url(base: &Base, database: &str) -> String {
+/// The URL for the superuser.
+pub fn superuser_url(base: &Base, database: &str) -> String {
     let Settings { ports, secrets } = &base.settings;
     format!(
         "postgres://postgres:{}@127.0.0.1:{}/{database}",
@@ -191,13 +186,31 @@ fn create_logins(base: &Base) -> Result<()> {
 
 /// Runs statements as the superuser; they come by standard input, since they may hold passwords.
 fn run_sql(base: &Base, database: &str, statements: &str) -> Result<()> {
-    let url = superuser_url(base, database);
-    cmd!(base.project.sh, "psql --no-psqlrc --quiet --set ON_ERROR_STOP=1")
-        .arg(url)
+    psql(base, database)
+        .arg("--quiet")
         .quiet()
         .stdin(statements)
         .run()
         .context("psql refused statements of the platform")
+}
+
+/// psql as the superuser. The password goes by the environment: a command line can be read by everybody on
+/// the machine.
+pub fn psql<'p>(base: &Base<'p>, database: &str) -> Cmd<'p> {
+    cmd!(base.project.sh, "psql --no-psqlrc --set ON_ERROR_STOP=1")
+        .env("PGHOST", LOOPBACK)
+        .env("PGPORT", base.settings.ports.postgres.to_string())
+        .env("PGUSER", "postgres")
+        .env("PGPASSWORD", &base.settings.secrets.postgres)
+        .env("PGDATABASE", database)
+}
+
+/// Stops it, when it runs.
+///
+/// # Errors
+/// When it cannot be stopped.
+pub fn down(base: &Base) -> Result<()> {
+    base.processes.stop(NAME, STOP)
 }
 
 /// The data folder: in the platform's, or, where the account of PostgreSQL cannot get there (a checkout in
