@@ -6,6 +6,7 @@
 
 mod accept;
 mod custom_resource;
+mod file;
 mod row;
 mod transition;
 
@@ -17,6 +18,7 @@ use crate::Notifications;
 
 pub use accept::{Adoption, Idempotency, NewReport, Requested, adopt, request, request_with};
 pub use custom_resource::{Unsettled, record_cr, record_cr_deleted, to_sweep};
+pub use file::{retain_file, with_unwanted_file};
 pub use transition::{Transition, begin, complete, dispatch, fail};
 
 /// Which statement on the reports failed, or which row makes no sense.
@@ -46,6 +48,12 @@ pub enum Error {
     /// See [`record_cr`] and [`record_cr_deleted`].
     #[error("failed to record the report's custom resource")]
     RecordCr(#[source] sqlx::Error),
+    /// See [`retain_file`].
+    #[error("failed to record that the report's file stays")]
+    RetainFile(#[source] sqlx::Error),
+    /// See [`with_unwanted_file`].
+    #[error("failed to read whose files nobody wants")]
+    WithUnwantedFile(#[source] sqlx::Error),
     /// See [`dispatch`], [`begin`], [`complete`] and [`fail`].
     #[error("failed to record that a report took {event}")]
     Transition {
@@ -88,6 +96,8 @@ impl Error {
             | Self::UnfinishedOf(source)
             | Self::ToSweep(source)
             | Self::RecordCr(source)
+            | Self::RetainFile(source)
+            | Self::WithUnwantedFile(source)
             | Self::Transition { source, .. }
             | Self::Listen(source) => crate::pool::is_unavailable(source),
             Self::IdempotencyKeyReused | Self::InvalidParameters { .. } | Self::Inconsistent { .. } => false,
