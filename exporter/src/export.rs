@@ -61,13 +61,15 @@ impl Target {
 /// # Errors
 /// [`Error`], which knows the exit code and what to tell.
 pub async fn run(config: &Config, shutdown: &CancellationToken) -> Result<Outcome, Error> {
-    let reports =
-        store::pool::connect(&config.database.reports_database_url, 1, "exporter").map_err(|source| {
-            Error::DatabaseUrl {
-                which: "REPORTS_DATABASE_URL",
-                source,
-            }
-        })?;
+    let reports = store::pool::connect(
+        &config.database.reports_database_url,
+        config.database.reports_database_max_connections.get(),
+        "exporter",
+    )
+    .map_err(|source| Error::DatabaseUrl {
+        which: "REPORTS_DATABASE_URL",
+        source,
+    })?;
     let catalogue =
         store::pool::connect(&config.catalogue.catalog_database_url, 1, "exporter").map_err(|source| {
             Error::DatabaseUrl {

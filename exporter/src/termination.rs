@@ -61,21 +61,28 @@ impl Termination {
     /// # Errors
     /// It cannot be written as JSON.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
-        let mut message = self.clone();
-        loop {
-            let text = serde_json::to_string(&message)?;
-            let Some(over) = text.len().checked_sub(MESSAGE_BYTES_MAX).filter(|over| *over > 0) else {
-                return Ok(text);
-            };
-            let mut end = message.message.len().saturating_sub(over + '…'.len_utf8());
-            while !message.message.is_char_boundary(end) {
-                end -= 1;
-            }
-            message.message.truncate(end);
-            message.message.push('…');
+        let whole = serde_json::to_string(self)?;
+        let Some(over) = whole
+            .len()
+            .checked_sub(MESSAGE_BYTES_MAX)
+            .filter(|over| *over > 0)
+        else {
+            return Ok(whole);
+        };
+        // characters that JSON escapes take more there than here, so they are counted as they are there
+        let mut cut = self.clone();
+        let mut saved = 0;
+        while saved < over + CUT.len_utf8() {
+            let Some(last) = cut.message.pop() else { break };
+            saved += serde_json::to_string(&last)?.len() - "\"\"".len();
         }
+        cut.message.push(CUT);
+        serde_json::to_string(&cut)
     }
 }
+
+/// Stands where a message was cut.
+const CUT: char = '…';
 
 #[cfg(test)]
 mod tests {
