@@ -3,7 +3,7 @@
 use anyhow::Result;
 use xshell::cmd;
 
-use crate::{project::Project, steps::step};
+use crate::{project::Project, steps::step, tools};
 
 pub fn fmt(project: &Project, check: bool) -> Result<()> {
     let check = check.then_some("--check");
@@ -24,6 +24,7 @@ pub fn lint(project: &Project) -> Result<()> {
 
 /// Advisories are left out: their database is a repository that a machine without the Internet cannot fetch.
 pub fn deny(project: &Project) -> Result<()> {
+    tools::need_cargo_tool(project, "cargo-deny", "0.20.2")?;
     step("licences, sources, bans", || {
         Ok(cmd!(
             project.sh,

@@ -51,10 +51,9 @@ pub fn run(project: &Project, sample: Sample) -> Result<()> {
          \n  curl -i -X POST \"$API_URL/reports/popularity\" -H \"Authorization: Bearer $API_TOKEN\" \\\
          \n       -H 'Content-Type: application/json' -d '{{\"topN\": 10}}'\
          \n  curl -s \"$API_URL/reports/{id}\" -H \"Authorization: Bearer $API_TOKEN\"\
-         \n  {} -n {NAMESPACE} get popularityreports -o wide\
+         \n  kubectl -n {NAMESPACE} get popularityreports -o wide\
          \n  cargo xtask status | logs operator | logs api\
          \n\nStop everything: cargo xtask down",
-        platform.kubectl()?,
     );
     Ok(())
 }
@@ -117,10 +116,7 @@ impl<'a> Demo<'a> {
         let url = format!("{}/reports/{id}", self.url);
         let began = Instant::now();
         println!("$ curl -s {url} -H \"Authorization: Bearer $API_TOKEN\"        # polled");
-        println!(
-            "$ {} -n {NAMESPACE} get popularityreports report-{id}       # at each change",
-            self.platform.kubectl()?
-        );
+        println!("$ kubectl -n {NAMESPACE} get popularityreports report-{id}        # at each change");
         let (mut status, mut row) = (String::new(), String::new());
         loop {
             let report: Value =
@@ -152,9 +148,8 @@ impl<'a> Demo<'a> {
                 );
                 if now == "Failed" {
                     bail!(
-                        "the report has failed; `cargo xtask logs operator` and `{} -n {NAMESPACE} describe \
-                           popularityreport report-{id}` tell more",
-                        self.platform.kubectl()?
+                        "the report has failed; `cargo xtask logs operator` and `kubectl -n {NAMESPACE} describe \
+                           popularityreport report-{id}` tell more"
                     );
                 }
                 return Ok(report);

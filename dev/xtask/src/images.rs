@@ -14,6 +14,12 @@ use crate::{platform::cluster, project::Project, steps::step};
 /// The programs that have an image.
 pub const PROGRAMS: &[&str] = &["api", "operator", "exporter"];
 
+/// The exporter's image with its crash points.
+pub const FAILPOINTS: &str = "popularity-reports/exporter:failpoints";
+
+/// The exporter's image as the operator is told to use it here.
+pub const EXPORTER: &str = "popularity-reports/exporter:dev";
+
 /// What is built together: cargo builds a dependency anew for each selection that wants other features of it.
 /// The tests switch on the crash points, and xtask is running.
 const SELECTION: &[&str] = &["--workspace", "--exclude", "tests", "--exclude", "xtask"];
@@ -49,29 +55,19 @@ pub fn build(project: &Project, profile: &str) -> Result<Vec<Image>> {
     step("write the images", || {
         PROGRAMS
             .iter()
-            .map(|program| write(project, &project.built(profile, program), program, "dev"))
+            .map(|program| write(project, profile, program, "dev"))
             .collect()
     })
 }
 
-/// Builds the exporter with its crash points, for the tests that kill it there; the image is tagged
-/// `failpoints`. The next build puts the program without them in its place again.
+/// Writes the exporter's image from the program as it was built last, which must have been with its crash
+/// points, for the tests that kill it there.
 ///
 /// # Errors
-/// As [`build`].
-pub fn build_failpoints(project: &Project) -> Result<Image> {
-    step("build the exporter with crash points", || {
-        cmd!(
-            project.sh,
-            "cargo build {SELECTION...} --bin exporter --features exporter/failpoints"
-        )
-        .run()?;
-        write(
-            project,
-            &project.built("dev", "exporter"),
-            "exporter",
-            "failpoints",
-        )
+/// When it cannot be written.
+pub fn write_failpoints(project: &Project) -> Result<Image> {
+    step("write the image of the exporter with crash points", || {
+        write(project, "dev", "exporter", "failpoints")
     })
 }
 
@@ -79,7 +75,8 @@ pub fn build_failpoints(project: &Project) -> Result<Image> {
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn write(project: &Project, program: &Path, name: &str, tag: &str) -> Result<Image> {
+pub fn write(project: &Project, profile: &str, name: &str, tag: &str) -> Result<Image> {
+    let program = &project.built(profile, name);
     let sh = &project.sh;
     let kc = cluster::kc(project)?;
     let folder = project.target.join("images");

@@ -85,7 +85,7 @@ enum Task {
         check: bool,
     },
     /// Run every test, each on real parts
-    Test,
+    Test(test::Options),
 }
 
 fn main() -> ExitCode {
@@ -122,7 +122,7 @@ fn run() -> Result<()> {
         Task::Layers => layers::check(&project),
         Task::Deny => checks::deny(&project),
         Task::Generate { check } => generate::run(&project, check),
-        Task::Test => test::run(&project),
+        Task::Test(options) => test::run(&project, &options),
     }
 }
 

@@ -122,52 +122,53 @@ impl<'p> Platform<'p> {
         })
     }
 
-    /// Starts what is not running. What is up and has not changed stays as it is; what died is started again.
+    /// Builds and starts what is not running, the product too. What is up and has not changed stays as it is;
+    /// what died is started again.
     ///
     /// # Errors
     /// When a step fails: which, why, and which log tells more.
     pub fn up(&self, sample: Sample) -> Result<()> {
         tools::need_packages(self.base.project)?;
-        cluster::kc(self.base.project)?;
-        let images = match self.instance {
-            Instance::Dev => images::build(self.base.project, "dev")?,
-            Instance::Test => {
-                let mut images = images::build(self.base.project, "dev")?;
-                images.push(images::build_failpoints(self.base.project)?);
-                images
-            }
-        };
-        step("start the cluster", || {
-            self.cluster.up(&self.base.dir)?;
-            self.cluster.wait_ready()
+        images::build_programs(self.base.project, "dev")?;
+        let exporter = step("write the exporter's image", || {
+            images::write(self.base.project, "dev", "exporter", "dev")
         })?;
-        let host = self.cluster.host_address()?;
-        step("load the images into the cluster", || {
-            images
-                .iter()
-                .try_for_each(|image| self.cluster.load(&image.archive))
-        })?;
-        step("start PostgreSQL", || {
-            postgres::up(&self.base, &host, &self.cluster.pod_networks()?)
-        })?;
-        step("start Azurite", || azurite::up(&self.base))?;
+        self.up_neighbours(&exporter)?;
         step("start the Service Bus emulator", || servicebus::up(&self.base))?;
-        if self.instance == Instance::Test {
-            return Ok(());
-        }
         self.load_sample(sample)?;
         step("bring the reports' tables up to date", || {
             services::migrate(&self.base)?;
             postgres::grant(&self.base)
         })?;
-        step("install the PopularityReport resource", || {
-            self.install_crd(&host)
-        })?;
+        step("install the PopularityReport resource", || self.install_crd())?;
         let kubeconfig = self.cluster.kubeconfig()?;
         step("start the operator", || {
             services::start_operator(&self.base, &kubeconfig)
         })?;
         step("start the API", || services::start_api(&self.base, &kubeconfig))
+    }
+
+    /// Starts the cluster, with the exporter's image on its node, PostgreSQL and Azurite.
+    ///
+    /// # Errors
+    /// As [`up`](Self::up).
+    pub fn up_neighbours(&self, exporter: &images::Image) -> Result<()> {
+        tools::need_packages(self.base.project)?;
+        step("start the cluster", || {
+            self.cluster.up(&self.base.dir)?;
+            self.cluster.wait_ready()
+        })?;
+        step("load the exporter's image into the cluster", || {
+            self.cluster.load(&exporter.archive)
+        })?;
+        step("start PostgreSQL", || {
+            postgres::up(
+                &self.base,
+                &self.cluster.host_address()?,
+                &self.cluster.pod_networks()?,
+            )
+        })?;
+        step("start Azurite", || azurite::up(&self.base))
     }
 
     /// Gives `run` an empty database on this platform's PostgreSQL, which is started for it alone when it
@@ -318,10 +319,6 @@ impl<'p> Platform<'p> {
             ("CATALOG_DATABASE_URL", url(Login::Catalogue)),
             ("ADMIN_DATABASE_URL", admin),
             (
-                "SERVICEBUS_CONNECTION_STRING",
-                servicebus::connection_string(&self.base),
-            ),
-            (
                 "AZURE_STORAGE_CONNECTION_STRING",
                 azurite::connection_string(&self.base, LOOPBACK),
             ),
@@ -329,6 +326,10 @@ impl<'p> Platform<'p> {
             ("PODS_HOST", self.cluster.host_address()?),
         ];
         if self.instance == Instance::Dev {
+            env.push((
+                "SERVICEBUS_CONNECTION_STRING",
+                servicebus::connection_string(&self.base),
+            ));
             env.insert(0, ("API_URL", services::api_url(&self.base)));
             env.insert(
                 1,
@@ -356,6 +357,11 @@ impl<'p> Platform<'p> {
         for (name, value) in self.env()? {
             println!("export {name}={}", quoted(&value));
         }
+        if !tools::on_path(self.base.project, "kubectl")
+            && let Some(folder) = self.kubectl_program()?.parent()
+        {
+            println!("export PATH={}:\"$PATH\"", quoted(&folder.display().to_string()));
+        }
         Ok(())
     }
 
@@ -373,6 +379,14 @@ impl<'p> Platform<'p> {
     /// When there is no kubeconfig.
     pub fn kubectl(&self) -> Result<Cmd<'p>> {
         self.cluster.kubectl()
+    }
+
+    /// The program that [`kubectl`](Self::kubectl) is.
+    ///
+    /// # Errors
+    /// When it is not there and cannot be built.
+    pub fn kubectl_program(&self) -> Result<PathBuf> {
+        self.cluster.kubectl_program()
     }
 
     fn load_sample(&self, sample: Sample) -> Result<()> {
@@ -400,7 +414,7 @@ impl<'p> Platform<'p> {
     }
 
     /// The resource's definition, the namespace, and in it the exporter's secrets.
-    fn install_crd(&self, host: &str) -> Result<()> {
+    fn install_crd(&self) -> Result<()> {
         let kubectl = || self.cluster.kubectl();
         kubectl()?
             .args(["apply", "--server-side", "-f", "crds/yaml"])
@@ -414,7 +428,7 @@ impl<'p> Platform<'p> {
                 "crds/yaml",
             ])
             .run()?;
-        let secret = services::exporter_secret(&self.base, host);
+        let secret = services::exporter_secret(&self.base, &self.cluster.host_address()?);
         // by standard input: a command line can be read by everybody on the machine
         let apply = kubectl()?.args(["apply", "--server-side", "-f", "-"]);
         apply.stdin(secret).run().context("namespace and secret")

@@ -189,11 +189,27 @@ impl<'p> Cluster<'p> {
     /// # Errors
     /// When there is no kubeconfig.
     pub fn kubectl(&self) -> Result<Cmd<'p>> {
-        let sh = &self.project.sh;
-        match self.sort {
-            Sort::Bundled => Ok(sh.cmd("dev/cluster/cluster").arg("kubectl")),
-            Sort::Kind => Ok(sh.cmd("kubectl").env("KUBECONFIG", self.kubeconfig()?)),
+        Ok(self
+            .project
+            .sh
+            .cmd(self.kubectl_program()?)
+            .env("KUBECONFIG", self.kubeconfig()?))
+    }
+
+    /// The program: the bundled cluster's own is `kc` under another name.
+    ///
+    /// # Errors
+    /// When it is not there and cannot be built.
+    pub fn kubectl_program(&self) -> Result<PathBuf> {
+        if self.sort == Sort::Kind {
+            return Ok("kubectl".into());
         }
+        let kc = kc(self.project)?;
+        let kubectl = kc.with_file_name("kubectl");
+        if !kubectl.exists() {
+            std::os::unix::fs::symlink(&kc, &kubectl)?;
+        }
+        Ok(kubectl)
     }
 
     /// Brings the image in a docker-archive onto the node.

@@ -61,8 +61,11 @@ pub fn up(base: &Base, host_address: &str, pod_networks: &[String]) -> Result<()
         fs::write(&hba, &rules)?; // the file keeps its owner
     }
     let port = base.settings.ports.postgres;
-    let addresses =
-        if host_address == LOOPBACK { LOOPBACK.to_owned() } else { format!("{LOOPBACK},{host_address}") };
+    let addresses = if host_address == LOOPBACK {
+        LOOPBACK.to_owned()
+    } else {
+        format!("{LOOPBACK},{host_address}")
+    };
     let mut args = vec![
         "-D".to_owned(),
         data.display().to_string(),

@@ -7,6 +7,8 @@ use rustix::process::Signal;
 use serde_json::json;
 use xshell::cmd;
 
+use crate::images;
+
 use super::{
     Base, LOOPBACK, NAMESPACE, azurite,
     postgres::{self, Login},
@@ -92,7 +94,7 @@ pub fn start_operator(base: &Base, kubeconfig: &Path) -> Result<()> {
             ),
             ("SERVICEBUS_QUEUE", servicebus::QUEUE.to_owned()),
             ("REPORTS_NAMESPACE", NAMESPACE.to_owned()),
-            ("EXPORTER_IMAGE", "popularity-reports/exporter:dev".to_owned()),
+            ("EXPORTER_IMAGE", images::EXPORTER.to_owned()),
             ("EXPORTER_ENV_SECRET", EXPORTER_SECRET.to_owned()),
             ("KUBECONFIG", kubeconfig.display().to_string()),
         ],
