@@ -1,4 +1,8 @@
 //! The type: what a person may ask for.
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "each printer column has a type and a path of its own"
+)]
 
 mod conversion;
 mod validation;

@@ -1,0 +1,16 @@
+//! End to end, on a real cluster, PostgreSQL, Azurite and the Service Bus emulator.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test ends where it fails"
+)]
+
+mod accept;
+mod crash;
+mod exporter;
+mod file;
+mod kubectl;
+mod leader;
+mod outage;
+mod parameters;
