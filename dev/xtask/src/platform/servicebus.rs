@@ -22,8 +22,8 @@ pub fn up(base: &Base) -> Result<()> {
     let admin = format!("127.0.0.1:{}", ports.servicebus_admin);
     let args = [
         ("--listen", format!("127.0.0.1:{}", ports.servicebus)),
-        ("--admin", admin.clone()),
-        ("--queue", QUEUE.to_owned()),
+        ("--admin-listen", admin.clone()),
+        ("--queue", format!("{QUEUE},duplicate-detection=10m")),
         ("--data", data.display().to_string()),
     ];
     base.processes.start(&Service {
@@ -38,10 +38,10 @@ pub fn up(base: &Base) -> Result<()> {
         stop: STOP,
     })?;
     base.processes.wait_ready(NAME, Duration::from_secs(30), || {
-        let url = format!("http://{admin}/");
+        let url = format!("http://{admin}/_health");
         Ok(cmd!(
             base.project.sh,
-            "curl --silent --max-time 2 --output /dev/null {url}"
+            "curl --silent --fail --max-time 2 --output /dev/null {url}"
         )
         .quiet()
         .run()
