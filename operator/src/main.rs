@@ -1,1 +1,55 @@
-fn main() {}
+//! The operator's process: reads the command line, starts logging, runs.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use operator::config::{Cli, Command, Config, MigrateArgs};
+use operator::run::Operator;
+
+fn main() -> ExitCode {
+    let cli = match Cli::from_line(std::env::args()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    runtime::install_crypto_provider()?;
+    match cli.command {
+        Command::Run(config) => operate(*config).await,
+        Command::Migrate(arguments) => migrate(arguments).await,
+        Command::Crd => {
+            print!("{}", crds::manifest::yaml()?);
+            Ok(())
+        }
+    }
+}
+
+async fn operate(config: Config) -> anyhow::Result<()> {
+    runtime::telemetry::start(&config.telemetry)?;
+    let shutdown = runtime::shutdown::on_signals()?;
+    Operator::bind(config).await?.run(shutdown).await?;
+    Ok(())
+}
+
+async fn migrate(arguments: MigrateArgs) -> anyhow::Result<()> {
+    runtime::telemetry::start(&arguments.telemetry)?;
+    let pool = store::pool::connect(
+        &arguments.database.reports_database_url,
+        1,
+        "popularity-reports-migrate",
+    )?;
+    store::migrations::run(&pool)
+        .await
+        .context("the database is not up to date")?;
+    pool.close().await;
+    Ok(())
+}

@@ -79,7 +79,8 @@ impl PopularityReport {
     /// The object for a report that began as a row, as the REST service and the operator's sweep both
     /// create it: whoever comes second gets `AlreadyExists`, which is success.
     ///
-    /// A report that began as a custom resource and lost it (a new cluster) gets its old name back.
+    /// A report that began as a custom resource and lost it (a new cluster) gets its old name back. The
+    /// finalizer is there from the start: a deletion waits for the operator, whoever is quicker.
     pub fn for_row(report: &Report, namespace: &str) -> Self {
         let name = match &report.custom_resource {
             Some(earlier) if earlier.namespace == namespace => earlier.name.clone(),
@@ -99,6 +100,7 @@ impl PopularityReport {
                 name: Some(name),
                 namespace: Some(namespace.to_owned()),
                 labels: Some(labels.map(|(key, value)| (key.to_owned(), value)).into()),
+                finalizers: Some(vec![names::FINALIZER.to_owned()]),
                 annotations: Some(annotations).filter(|annotations| !annotations.is_empty()),
                 ..ObjectMeta::default()
             },

@@ -1,0 +1,230 @@
+//! The consumer: Service Bus → row.
+//!
+//! It records that the report's message came through, wakes the controller, and only then completes the
+//! message. It never holds a message while an export waits or runs.
+
+use std::time::Duration;
+
+use domain::{EventError, ExportRequested, ReportId, State};
+use futures::StreamExt;
+use futures::stream;
+use jiff::Timestamp;
+use servicebus::{Received, Receiver};
+use sqlx::{Connection, PgPool};
+use store::reports::{self, Transition};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use runtime::{Backoff, crash_point};
+
+use crate::context::Wakes;
+use crate::metrics::Metrics;
+
+/// How many messages are worked on at once, and held at most.
+pub const CREDIT: u32 = 8;
+/// The pauses while the database is away.
+const DATABASE_AWAY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
+/// The pauses after an error of the queue that does not pass by itself.
+const QUEUE_UNUSABLE: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(5));
+/// How often a settlement is tried, while the lock lasts.
+const SETTLE_TRIES: u32 = 3;
+
+/// Reasons on dead-lettered messages.
+pub mod dead_letter {
+    /// The body is no message of ours.
+    pub const MALFORMED: &str = "MalformedMessage";
+    /// A later version of the product wrote it.
+    pub const UNSUPPORTED_VERSION: &str = "UnsupportedVersion";
+    /// It names no row.
+    pub const UNKNOWN_REPORT: &str = "UnknownReport";
+}
+
+/// Takes messages from the queue.
+pub struct Consumer {
+    database: PgPool,
+    receiver: Receiver,
+    wakes: Wakes,
+    metrics: Metrics,
+}
+
+/// What is to become of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It did its work: complete it.
+    Dispatched(ReportId),
+    /// The report was further on already: complete it.
+    Superseded(ReportId, State),
+    /// Nobody can use it: dead-letter it, with a reason and a description.
+    Dead(&'static str, String),
+    /// The database is away: give it back.
+    NotNow,
+}
+
+impl Verdict {
+    /// The word for it, in metrics.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Dispatched(_) => "dispatched",
+            Self::Superseded(..) => "superseded",
+            Self::Dead(..) => "dead_lettered",
+            Self::NotNow => "abandoned",
+        }
+    }
+}
+
+impl Consumer {
+    /// A consumer of the receiver's queue.
+    pub const fn new(database: PgPool, receiver: Receiver, wakes: Wakes, metrics: Metrics) -> Self {
+        Self {
+            database,
+            receiver,
+            wakes,
+            metrics,
+        }
+    }
+
+    /// Runs until the token is cancelled; the messages under way are settled first.
+    pub async fn run(self, shutdown: CancellationToken) {
+        stream::iter(0..CREDIT)
+            .for_each_concurrent(None, async |_| self.work(&shutdown).await)
+            .await;
+        self.receiver.close().await;
+    }
+
+    async fn work(&self, shutdown: &CancellationToken) {
+        let mut failures = 0;
+        loop {
+            // a message that is received while the database is away only loses one of its deliveries
+            let received = async {
+                self.until_database_answers().await;
+                self.receiver.recv().await
+            };
+            let received = tokio::select! {
+                () = shutdown.cancelled() => return,
+                received = received => received,
+            };
+            match received {
+                Ok(message) => {
+                    failures = 0;
+                    self.handle(&message, Timestamp::now()).await;
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the queue cannot be used until somebody changes something"
+                    );
+                    tokio::select! {
+                        () = shutdown.cancelled() => return,
+                        () = sleep(QUEUE_UNUSABLE.random_delay(failures)) => {}
+                    }
+                    failures = failures.saturating_add(1);
+                }
+            }
+        }
+    }
+
+    async fn until_database_answers(&self) {
+        let mut failures = 0;
+        loop {
+            let answer = async { self.database.acquire().await?.ping().await };
+            match answer.await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the database is away; no message is received meanwhile"
+                    );
+                    sleep(DATABASE_AWAY.random_delay(failures)).await;
+                    failures = failures.saturating_add(1);
+                }
+            }
+        }
+    }
+
+    /// Acts on one message and settles it.
+    pub async fn handle(&self, message: &Received, now: Timestamp) {
+        let verdict = self.judge(&message.body, now).await;
+        match &verdict {
+            Verdict::Dispatched(report) => {
+                tracing::info!(report.id = %report, message.id = message.message_id, "dispatched");
+                self.wakes.wake([*report]);
+                crash_point("consumer.after-dispatch");
+            }
+            Verdict::Superseded(report, state) => {
+                tracing::info!(report.id = %report, message.id = message.message_id, %state, "superseded");
+            }
+            Verdict::Dead(reason, description) => {
+                tracing::error!(
+                    message.id = message.message_id,
+                    reason,
+                    description,
+                    "the message goes to the dead-letter queue"
+                );
+            }
+            Verdict::NotNow => {}
+        }
+        self.metrics.consumed(verdict.as_str());
+        self.settle(message, &verdict).await;
+    }
+
+    /// Records the dispatch, and says what is to become of the message.
+    pub async fn judge(&self, body: &[u8], now: Timestamp) -> Verdict {
+        let event = match ExportRequested::from_slice(body) {
+            Ok(event) => event,
+            Err(error @ EventError::UnsupportedVersion(_)) => {
+                return Verdict::Dead(dead_letter::UNSUPPORTED_VERSION, error.to_string());
+            }
+            Err(EventError::Malformed(cause)) => {
+                let description = format!("the body is not an ExportRequested message: {cause}");
+                return Verdict::Dead(dead_letter::MALFORMED, description);
+            }
+        };
+        let report = event.report_id;
+        match reports::dispatch(&self.database, report, now).await {
+            Ok(Transition::Applied(_)) => Verdict::Dispatched(report),
+            Ok(Transition::Superseded(state)) => Verdict::Superseded(report, state),
+            Ok(Transition::Unknown) => Verdict::Dead(
+                dead_letter::UNKNOWN_REPORT,
+                format!("there is no report {report} in the database"),
+            ),
+            // written, and what cannot be read is the controller's to say
+            Err(reports::Error::InvalidParameters { .. } | reports::Error::Inconsistent { .. }) => {
+                Verdict::Dispatched(report)
+            }
+            Err(error) => {
+                tracing::warn!(
+                    report.id = %report,
+                    error = &error as &dyn std::error::Error,
+                    "the message cannot be recorded now and goes back to the queue"
+                );
+                Verdict::NotNow
+            }
+        }
+    }
+
+    /// A message that cannot be settled comes again, and is then superseded.
+    async fn settle(&self, message: &Received, verdict: &Verdict) {
+        for _ in 0..SETTLE_TRIES {
+            let outcome = match verdict {
+                Verdict::Dispatched(_) | Verdict::Superseded(..) => self.receiver.complete(message).await,
+                Verdict::Dead(reason, description) => {
+                    self.receiver.dead_letter(message, reason, description).await
+                }
+                Verdict::NotNow => self.receiver.abandon(message).await,
+            };
+            match outcome {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::warn!(
+                        message.id = message.message_id,
+                        error = &error as &dyn std::error::Error,
+                        "the message could not be settled"
+                    );
+                    if !error.is_retriable() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! Step 3: write down what is to be done, down to the last field of the Job. Pure.
+
+use std::collections::BTreeMap;
+
+use domain::{BlobName, CustomResourceRef, Failure, OutboxId, ReportId};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::batch::v1::{
+    Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement,
+    PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule,
+};
+use k8s_openapi::api::core::v1::{
+    Capabilities, Container, EnvFromSource, EnvVar, PodSecurityContext, PodSpec, PodTemplateSpec,
+    ResourceRequirements, SeccompProfile, SecretEnvSource, SecurityContext,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::api::ObjectMeta;
+use kube::{Resource, ResourceExt};
+use store::reports::Adoption;
+
+use crds::{PopularityReport, names};
+
+use super::decide::{Decision, Release};
+use super::dereference::World;
+use super::failure::{EXIT_BAD_DATA, EXIT_BAD_PARAMETERS};
+use crate::config::ExporterArgs;
+
+/// How long a Job and its Pods stay after the end, for people to read their logs.
+const JOB_TTL_SECONDS: i32 = 3_600;
+/// How long an exporter has to end by itself when its Pod is deleted. It has nothing to finish: what it had
+/// uploaded is invisible, and the next attempt starts clean.
+const TERMINATION_GRACE_SECONDS: i64 = 5;
+/// The user of the exporter's image. Named here as well, because the kubelet cannot tell from a user's name
+/// whether it is root.
+const EXPORTER_USER: i64 = 65_532;
+
+/// What to do, with everything that is needed to do it.
+#[derive(Clone, Debug)]
+pub enum Plan {
+    /// Nothing; the status may still have news.
+    Nothing,
+    /// Set the object's finalizers to these.
+    SetFinalizers(Vec<String>),
+    /// Insert row and outbox message.
+    Adopt(Box<Adoption>),
+    /// End a row whose parameters nobody can read; none when there is no row.
+    Refuse(Option<Failure>),
+    /// Record the dispatch that no message brought.
+    Recover,
+    /// Record the object in the row.
+    Bind(CustomResourceRef),
+    /// Delete the Job that is in the way, whose uid this is.
+    ClearWay(String),
+    /// Create the Job if there is a place.
+    Launch(Box<Launch>),
+    /// End the row, and the Job with this uid if it lives.
+    Fail {
+        /// Why.
+        failure: Failure,
+        /// The live Job's uid.
+        job: Option<String>,
+    },
+    /// Delete the Job with this uid, its Pods first.
+    StopJob(String),
+    /// Delete the object.
+    Expire,
+    /// Delete the Job with this uid, if any, and these Pods.
+    RemoveWorkload {
+        /// The Job's uid.
+        job: Option<String>,
+        /// Pods without a Job, by name.
+        pods: Vec<String>,
+    },
+    /// Delete the file unless it is to stay, tell the row, and let the object go.
+    Release {
+        /// The file; none when it stays, or when there never was a report.
+        blob: Option<BlobName>,
+        /// Whether and until when.
+        release: Release,
+        /// What is left of the object's finalizers.
+        finalizers: Vec<String>,
+    },
+}
+
+/// A Job to create.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Launch {
+    /// The Job.
+    pub job: Job,
+    /// From this moment on a cluster that forbids the Job is no longer asked again.
+    pub give_up_at: Timestamp,
+}
+
+/// Plans the decision. `outbox_id` is the id for a message, should one be written.
+pub fn build(
+    decision: Decision,
+    world: &World,
+    exporter: &ExporterArgs,
+    outbox_id: OutboxId,
+    now: Timestamp,
+) -> Plan {
+    let job_uid = || world.job.as_ref().and_then(ResourceExt::uid);
+    match decision {
+        Decision::Ignore | Decision::AwaitDispatch | Decision::AwaitExport | Decision::Rest(_) => {
+            Plan::Nothing
+        }
+        Decision::Protect => Plan::SetFinalizers(finalizers_with_ours(&world.object)),
+        Decision::Adopt(parameters) => Plan::Adopt(Box::new(Adoption {
+            id: world.report,
+            outbox_id,
+            parameters,
+            custom_resource: world.reference.clone(),
+            traceparent: world
+                .object
+                .annotations()
+                .get(names::TRACEPARENT_ANNOTATION)
+                .cloned(),
+            now,
+            expires_at: expiry(&world.object, now),
+        })),
+        Decision::Refuse(errors) => Plan::Refuse(
+            world
+                .unreadable
+                .is_some()
+                .then(|| Failure::new(domain::FailureReason::InvalidParameters, &errors.to_string())),
+        ),
+        Decision::Recover => Plan::Recover,
+        Decision::Bind => Plan::Bind(world.reference.clone()),
+        Decision::ClearWay => job_uid().map_or(Plan::Nothing, Plan::ClearWay),
+        Decision::Launch => {
+            let dispatched = world
+                .row
+                .as_ref()
+                .and_then(|row| row.dispatched_at)
+                .unwrap_or(now);
+            let patience = SignedDuration::from_secs(world.object.spec.active_deadline_seconds);
+            Plan::Launch(Box::new(Launch {
+                job: job(world, exporter),
+                give_up_at: dispatched.checked_add(patience).unwrap_or(now),
+            }))
+        }
+        Decision::Fail(failure) => Plan::Fail {
+            failure,
+            job: world.has_live_job().then(job_uid).flatten(),
+        },
+        Decision::StopJob => job_uid().map_or(Plan::Nothing, Plan::StopJob),
+        Decision::Expire => Plan::Expire,
+        Decision::RemoveWorkload => {
+            let job = world.owns_job().then(job_uid).flatten();
+            let pods = match job {
+                Some(_) => Vec::new(),
+                None => world.pods.iter().map(ResourceExt::name_any).collect(),
+            };
+            Plan::RemoveWorkload { job, pods }
+        }
+        Decision::Release(release) => Plan::Release {
+            blob: world
+                .row
+                .as_ref()
+                .filter(|_| !release.retain)
+                .map(|row| BlobName::of(row.id, row.parameters.compression)),
+            release,
+            finalizers: finalizers_without_ours(&world.object),
+        },
+    }
+}
+
+fn finalizers_with_ours(object: &PopularityReport) -> Vec<String> {
+    let mut finalizers = finalizers_without_ours(object);
+    finalizers.push(names::FINALIZER.to_owned());
+    finalizers
+}
+
+fn finalizers_without_ours(object: &PopularityReport) -> Vec<String> {
+    let others = object.finalizers().iter();
+    others.filter(|name| *name != names::FINALIZER).cloned().collect()
+}
+
+/// When REST may say that a report which came as a custom resource is gone: after its deadline and its time
+/// to live.
+fn expiry(object: &PopularityReport, now: Timestamp) -> Timestamp {
+    let seconds = object
+        .spec
+        .active_deadline_seconds
+        .saturating_add(object.spec.ttl_seconds_after_finished);
+    now.checked_add(SignedDuration::from_secs(seconds))
+        .unwrap_or(Timestamp::MAX)
+}
+
+fn labels(report: ReportId, exporter: &ExporterArgs) -> BTreeMap<String, String> {
+    let ours = [
+        (names::APP_NAME_LABEL, names::EXPORTER_APP_NAME.to_owned()),
+        (names::MANAGED_BY_LABEL, names::MANAGED_BY.to_owned()),
+        (names::REPORT_ID_LABEL, report.to_string()),
+    ];
+    let configured = exporter.exporter_pod_label.iter().map(|pair| pair.clone().into());
+    configured
+        .chain(ours.map(|(key, value)| (key.to_owned(), value)))
+        .collect()
+}
+
+/// The exporter's Job.
+fn job(world: &World, exporter: &ExporterArgs) -> Job {
+    let report = world.report;
+    let labels = labels(report, exporter);
+    let traceparent = world.row.as_ref().and_then(|row| row.traceparent.clone());
+    let annotations: Option<BTreeMap<_, _>> = traceparent
+        .clone()
+        .map(|parent| [(names::TRACEPARENT_ANNOTATION.to_owned(), parent)].into());
+    Job {
+        metadata: ObjectMeta {
+            name: Some(names::job(report)),
+            namespace: Some(world.reference.namespace.clone()),
+            labels: Some(labels.clone()),
+            annotations: annotations.clone(),
+            owner_references: world.object.controller_owner_ref(&()).map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(JobSpec {
+            completions: Some(1),
+            parallelism: Some(1),
+            backoff_limit: Some(exporter.exporter_backoff_limit),
+            active_deadline_seconds: Some(world.object.spec.active_deadline_seconds),
+            ttl_seconds_after_finished: Some(JOB_TTL_SECONDS),
+            pod_failure_policy: Some(pod_failure_policy()),
+            // never two attempts of one report at once
+            pod_replacement_policy: Some("Failed".to_owned()),
+            template: PodTemplateSpec {
+                metadata: Some(ObjectMeta {
+                    labels: Some(labels),
+                    annotations,
+                    ..ObjectMeta::default()
+                }),
+                spec: Some(pod(world, exporter, traceparent)),
+            },
+            ..JobSpec::default()
+        }),
+        status: None,
+    }
+}
+
+/// What ends the Job at once, and what does not count as an attempt
+/// (<https://kubernetes.io/docs/concepts/workloads/controllers/job/#pod-failure-policy>).
+fn pod_failure_policy() -> PodFailurePolicy {
+    PodFailurePolicy {
+        rules: vec![
+            PodFailurePolicyRule {
+                action: "FailJob".to_owned(),
+                on_exit_codes: Some(PodFailurePolicyOnExitCodesRequirement {
+                    container_name: Some(names::EXPORTER_CONTAINER.to_owned()),
+                    operator: "In".to_owned(),
+                    values: vec![EXIT_BAD_PARAMETERS, EXIT_BAD_DATA],
+                }),
+                on_pod_conditions: None,
+            },
+            PodFailurePolicyRule {
+                action: "Ignore".to_owned(),
+                on_exit_codes: None,
+                // eviction, preemption, a drained or lost node
+                on_pod_conditions: Some(vec![PodFailurePolicyOnPodConditionsPattern {
+                    type_: "DisruptionTarget".to_owned(),
+                    status: "True".to_owned(),
+                }]),
+            },
+        ],
+    }
+}
+
+fn pod(world: &World, exporter: &ExporterArgs, traceparent: Option<String>) -> PodSpec {
+    PodSpec {
+        restart_policy: Some("Never".to_owned()),
+        service_account_name: exporter.exporter_service_account.clone(),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        termination_grace_period_seconds: Some(TERMINATION_GRACE_SECONDS),
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: Some(EXPORTER_USER),
+            run_as_group: Some(EXPORTER_USER),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".to_owned(),
+                localhost_profile: None,
+            }),
+            ..PodSecurityContext::default()
+        }),
+        containers: vec![container(world, exporter, traceparent)],
+        ..PodSpec::default()
+    }
+}
+
+fn container(world: &World, exporter: &ExporterArgs, traceparent: Option<String>) -> Container {
+    let from_secret = exporter.exporter_env_secret.as_ref().map(|name| EnvFromSource {
+        secret_ref: Some(SecretEnvSource {
+            name: name.clone(),
+            optional: Some(false),
+        }),
+        ..EnvFromSource::default()
+    });
+    let configured = exporter.exporter_env.iter().map(|pair| pair.clone().into());
+    let trace = traceparent.map(|parent| ("TRACEPARENT".to_owned(), parent));
+    let env: Vec<_> = configured
+        .chain(trace)
+        .map(|(name, value)| EnvVar {
+            name,
+            value: Some(value),
+            value_from: None,
+        })
+        .collect();
+    Container {
+        name: names::EXPORTER_CONTAINER.to_owned(),
+        image: Some(exporter.exporter_image.clone()),
+        image_pull_policy: Some(exporter.exporter_image_pull_policy.to_string()),
+        args: Some(vec!["--report-id".to_owned(), world.report.to_string()]),
+        env: Some(env).filter(|env| !env.is_empty()),
+        env_from: from_secret.map(|source| vec![source]),
+        resources: Some(resources(exporter)),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            capabilities: Some(Capabilities {
+                drop: Some(vec!["ALL".to_owned()]),
+                add: None,
+            }),
+            ..SecurityContext::default()
+        }),
+        termination_message_path: Some("/dev/termination-log".to_owned()),
+        termination_message_policy: Some("File".to_owned()),
+        ..Container::default()
+    }
+}
+
+/// Memory is limited to what is requested: an exporter needs the same whatever the size of the report, so a
+/// node that admits it can also hold it. CPU is not limited: an export that a node has time for ends sooner.
+fn resources(exporter: &ExporterArgs) -> ResourceRequirements {
+    let memory = Quantity(exporter.exporter_memory.clone());
+    let cpu = Quantity(exporter.exporter_cpu.clone());
+    ResourceRequirements {
+        requests: Some([("cpu".to_owned(), cpu), ("memory".to_owned(), memory.clone())].into()),
+        limits: Some([("memory".to_owned(), memory)].into()),
+        claims: None,
+    }
+}
