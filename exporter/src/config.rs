@@ -1,9 +1,11 @@
 //! The options. Everything is parsed here, and nothing else reads the environment.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Parser;
 use domain::ReportId;
+use jiff::SignedDuration;
 use runtime::{BlobArgs, CatalogueArgs, DatabaseArgs, TelemetryArgs};
 
 /// Where Kubernetes reads a container's last words unless the Pod says otherwise.
@@ -35,6 +37,10 @@ pub struct Config {
     #[arg(long, env = MESSAGE_PATH_VARIABLE, default_value = MESSAGE_PATH, value_name = "PATH")]
     pub termination_message_path: PathBuf,
 
+    /// How long a dependency that is away is waited for before the run ends with exit code 75.
+    #[arg(long, env = "EXPORTER_PATIENCE", default_value = "5m", value_name = "DURATION", value_parser = duration)]
+    pub exporter_patience: Duration,
+
     /// The reports' database.
     #[command(flatten)]
     pub database: DatabaseArgs,
@@ -57,6 +63,14 @@ impl Config {
     pub fn default_message_path() -> PathBuf {
         std::env::var_os(MESSAGE_PATH_VARIABLE).map_or_else(|| PathBuf::from(MESSAGE_PATH), PathBuf::from)
     }
+}
+
+/// A duration as people write it (`90s`, `5m`, `1h 30m`), not below zero.
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: SignedDuration = text
+        .parse()
+        .map_err(|error| format!("{error}; write it as 90s or 5m"))?;
+    Duration::try_from(parsed).map_err(|_| "it must not be negative".to_owned())
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! One attempt, from the row to the row.
 
 use std::fmt;
+use std::time::Duration;
 
-use blob::{BlobConfig, BlobStore, Commit, Credential, WriterOptions};
+use blob::{BlobConfig, BlobFacts, BlobStore, Commit, Credential, RetryProfile, WriterOptions};
 use domain::{Artifact, BlobName, Report, SCHEMA, State};
 use futures::TryStreamExt as _;
 use jiff::Timestamp;
@@ -15,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 use crate::adoption::{Standing, standing};
 use crate::config::Config;
 use crate::error::Error;
-use crate::file::FileWriter;
+use crate::file::{FileWriter, UploadedFile};
 use crate::file_metadata::FileMetadata;
 use crate::packing::content_type;
-use crate::patience::while_unavailable;
+use crate::patience::with_patience;
 use crate::progress::Progress;
 
 /// How a run that did not fail ended.
@@ -55,11 +56,16 @@ impl Target {
     }
 }
 
+/// After a signal the end of an attempt (commit and row) may still take so long: less than the 30 seconds
+/// that Kubernetes leaves a Pod by default.
+const GRACE: Duration = Duration::from_secs(20);
+
 /// Makes one attempt at the report's file. When `shutdown` is cancelled while rows are written the attempt
-/// ends and leaves nothing visible; from the commit on it goes on to its end, which is near.
+/// ends and leaves nothing visible; from the commit on it is near its end and goes on for a while.
 ///
 /// # Errors
 /// [`Error`], which knows the exit code and what to tell.
+#[tracing::instrument(name = "export", skip_all, fields(report.id = %config.report_id))]
 pub async fn run(config: &Config, shutdown: &CancellationToken) -> Result<Outcome, Error> {
     let reports = store::pool::connect(
         &config.database.reports_database_url,
@@ -79,56 +85,46 @@ pub async fn run(config: &Config, shutdown: &CancellationToken) -> Result<Outcom
         })?;
     let store = blob_store(config)?;
 
-    let begun = until(shutdown, async {
-        Ok(
-            while_unavailable(async || reports::begin(&reports, config.report_id, Timestamp::now()).await)
-                .await?,
-        )
+    let begun = with_patience(config.exporter_patience, async || {
+        reports::begin(&reports, config.report_id, Timestamp::now()).await
     });
-    let report = match begun.await? {
-        Transition::Applied(report) => report,
+    let report = match shutdown
+        .run_until_cancelled(begun)
+        .await
+        .ok_or(Error::Stopped)??
+    {
+        Transition::Applied(report) => *report,
         Transition::Superseded(state) => return Ok(Outcome::Superseded(state)),
         Transition::Unknown => return Err(Error::UnknownReport(config.report_id)),
     };
     let target = Target::of(&report);
     tracing::info!(
-        report.id = %report.id,
         attempt = report.attempts.get(),
         blob = %target.name,
         parameters = ?report.parameters,
+        traceparent = report.traceparent,
         "beginning"
     );
-
-    let uploaded = until(shutdown, async {
-        store.ensure_container().await?;
-        match earlier_file(&store, &report, &target).await? {
-            Some(artifact) => Ok(Found::Artifact(artifact)),
-            None => upload(&store, &catalogue, &report, &target)
-                .await
-                .map(Found::Upload),
-        }
-    });
-    let artifact = match uploaded.await? {
-        Found::Artifact(artifact) => artifact,
-        Found::Upload(upload) => commit(&store, &report, &target, upload).await?,
+    let attempt = Attempt {
+        patience: config.exporter_patience,
+        reports,
+        catalogue,
+        store,
+        report,
+        target,
     };
-    complete(&reports, &store, &report, artifact).await
-}
 
-/// What an attempt has before it commits.
-enum Found {
-    Artifact(Artifact),
-    Upload(Upload),
-}
-
-/// The work, unless a signal comes first.
-async fn until<T>(
-    shutdown: &CancellationToken,
-    work: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    match shutdown.run_until_cancelled(work).await {
-        Some(done) => done,
-        None => Err(Error::Stopped),
+    let found = shutdown
+        .run_until_cancelled(attempt.find_or_upload())
+        .await
+        .ok_or(Error::Stopped)??;
+    let out_of_grace = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        ended = attempt.end(found) => ended,
+        () = out_of_grace => Err(Error::Stopped),
     }
 }
 
@@ -138,137 +134,145 @@ fn blob_store(config: &Config) -> Result<BlobStore, Error> {
         login.azure_storage_connection_string.clone(),
         login.blob_endpoint.clone(),
     )?;
-    Ok(BlobStore::new(BlobConfig::new(
-        credential,
-        &config.blob.blob_container,
-    ))?)
+    let storage = BlobConfig {
+        retry: RetryProfile::Persistent(config.exporter_patience),
+        ..BlobConfig::new(credential, &config.blob.blob_container)
+    };
+    Ok(BlobStore::new(storage)?)
 }
 
-/// The whole file of an earlier attempt. A damaged one is removed, to be written anew: the row does not say
-/// `Completed`, so nobody was told of it.
-async fn earlier_file(
-    store: &BlobStore,
-    report: &Report,
-    target: &Target,
-) -> Result<Option<Artifact>, Error> {
-    match standing(store, report, target).await? {
-        Standing::Nothing => Ok(None),
-        Standing::File(artifact) => Ok(Some(artifact)),
-        Standing::Damaged => {
-            store.delete(target.name.as_str()).await?;
-            Ok(None)
+/// One begun attempt and what it works with.
+struct Attempt {
+    patience: Duration,
+    reports: PgPool,
+    catalogue: PgPool,
+    store: BlobStore,
+    report: Report,
+    target: Target,
+}
+
+/// What an attempt has before its end.
+enum Found {
+    /// The whole, visible file of an earlier attempt.
+    Earlier(Artifact),
+    /// Every byte of a new file, staged and not visible, and the moment of its data.
+    Uploaded(UploadedFile, Timestamp),
+}
+
+impl Attempt {
+    async fn find_or_upload(&self) -> Result<Found, Error> {
+        self.store.ensure_container().await?;
+        match self.standing().await? {
+            Standing::File(artifact) => Ok(Found::Earlier(artifact)),
+            Standing::Nothing => self.upload().await,
+            Standing::Damaged => {
+                // the row does not say Completed, so nobody was told of it
+                self.store.delete(self.target.name.as_str()).await?;
+                self.upload().await
+            }
         }
     }
-}
 
-/// Every byte of the file, staged and not visible, with its facts.
-struct Upload {
-    file: crate::file::UploadedFile,
-    data_as_of: Timestamp,
-}
-
-/// Streams one snapshot of the catalogue into blocks.
-async fn upload(
-    store: &BlobStore,
-    catalogue: &PgPool,
-    report: &Report,
-    target: &Target,
-) -> Result<Upload, Error> {
-    let options = WriterOptions {
-        content_disposition: Some(format!("attachment; filename=\"{}\"", target.name)),
-        ..WriterOptions::new(report.attempts.get(), target.content_type)
-    };
-    let mut file = FileWriter::new(&report.parameters, store.writer(target.name.as_str(), options))?;
-    let mut progress = Progress::begin();
-    let mut snapshot = Snapshot::open(catalogue).await?;
-    let data_as_of = snapshot.data_as_of();
-    let mut albums = std::pin::pin!(snapshot.albums(&report.parameters));
-    while let Some(album) = albums.try_next().await? {
-        file.row(&album).await?;
-        progress.row(file.rows(), file.bytes());
+    async fn standing(&self) -> Result<Standing, Error> {
+        standing(&self.store, &self.report, &self.target).await
     }
-    let file = file.finish().await?;
-    tracing::info!(
-        rows = file.rows,
-        bytes = file.bytes,
-        sha256 = %file.sha256,
-        seconds = progress.seconds(),
-        "uploaded; nothing is visible yet"
-    );
-    crash_point(&format!("exporter.uploading.attempt-{}", report.attempts));
-    Ok(Upload { file, data_as_of })
-}
 
-/// Makes the file visible, or takes over the one of an attempt that was faster.
-async fn commit(
-    store: &BlobStore,
-    report: &Report,
-    target: &Target,
-    upload: Upload,
-) -> Result<Artifact, Error> {
-    let Upload { file, data_as_of } = upload;
-    let (rows, bytes, sha256) = (file.rows, file.bytes, file.sha256);
-    let metadata = FileMetadata {
-        report_id: report.id,
-        attempt: report.attempts,
-        schema: SCHEMA.to_owned(),
-        parameters: report.parameters.clone(),
-        data_as_of,
-        rows,
-        sha256,
-    };
-    let facts = match file.commit(metadata.to_blob()?).await? {
-        Commit::Created(facts) => facts,
-        Commit::Exists(facts) => {
-            tracing::info!(blob = %target.name, etag = facts.etag, "another attempt committed first");
-            return match standing(store, report, target).await? {
-                Standing::File(artifact) => Ok(artifact),
-                // gone or damaged: the next attempt deals with it
-                Standing::Nothing | Standing::Damaged => Err(Error::Disagreement {
-                    blob: facts.name,
-                    written: bytes,
-                    found: facts.bytes,
-                }),
-            };
+    /// Streams one snapshot of the catalogue into blocks.
+    async fn upload(&self) -> Result<Found, Error> {
+        let parameters = &self.report.parameters;
+        let options = WriterOptions {
+            content_disposition: Some(format!("attachment; filename=\"{}\"", self.target.name)),
+            ..WriterOptions::new(self.report.attempts.get(), self.target.content_type)
+        };
+        let mut file = FileWriter::new(parameters, self.store.writer(self.target.name.as_str(), options))?;
+        let mut snapshot =
+            with_patience(self.patience, async || Snapshot::open(&self.catalogue).await).await?;
+        let data_as_of = snapshot.data_as_of();
+        let mut progress = Progress::begin();
+        let mut albums = std::pin::pin!(snapshot.albums(parameters));
+        while let Some(album) = albums.try_next().await? {
+            file.row(&album).await?;
+            progress.row(file.rows(), file.bytes());
         }
-    };
-    crash_point(&format!("exporter.after-commit.attempt-{}", report.attempts));
-    if facts.bytes != bytes || facts.content_type.as_deref() != Some(target.content_type) {
-        return Err(Error::Disagreement {
+        let file = file.finish().await?;
+        tracing::info!(
+            rows = file.rows,
+            bytes = file.bytes,
+            sha256 = %file.sha256,
+            seconds = progress.seconds(),
+            "uploaded; nothing is visible yet"
+        );
+        crash_point(&format!("exporter.uploading.attempt-{}", self.report.attempts));
+        Ok(Found::Uploaded(file, data_as_of))
+    }
+
+    /// Makes the file visible and tells the row.
+    async fn end(&self, found: Found) -> Result<Outcome, Error> {
+        let artifact = match found {
+            Found::Earlier(artifact) => artifact,
+            Found::Uploaded(file, data_as_of) => self.commit(file, data_as_of).await?,
+        };
+        self.complete(artifact).await
+    }
+
+    /// Makes the file visible, or takes over the one of an attempt that was faster.
+    async fn commit(&self, file: UploadedFile, data_as_of: Timestamp) -> Result<Artifact, Error> {
+        let (rows, bytes, sha256) = (file.rows, file.bytes, file.sha256);
+        let metadata = FileMetadata {
+            report_id: self.report.id,
+            attempt: self.report.attempts,
+            schema: SCHEMA.to_owned(),
+            parameters: self.report.parameters.clone(),
+            data_as_of,
+            rows,
+            sha256,
+        };
+        let disagreement = |facts: BlobFacts| Error::Disagreement {
             blob: facts.name,
             written: bytes,
             found: facts.bytes,
-        });
-    }
-    Ok(Artifact {
-        container: store.container().to_owned(),
-        blob: target.name.clone(),
-        bytes,
-        rows,
-        sha256,
-        content_type: target.content_type.to_owned(),
-        schema: SCHEMA.to_owned(),
-        data_as_of,
-    })
-}
-
-/// Tells the row, last of all. A report that has failed meanwhile keeps no file.
-async fn complete(
-    reports: &PgPool,
-    store: &BlobStore,
-    report: &Report,
-    artifact: Artifact,
-) -> Result<Outcome, Error> {
-    let told =
-        while_unavailable(async || reports::complete(reports, report.id, &artifact, Timestamp::now()).await);
-    match told.await? {
-        Transition::Applied(_) => Ok(Outcome::Completed(artifact)),
-        Transition::Superseded(State::Failed) => {
-            tracing::info!(blob = %artifact.blob, "the report has failed meanwhile; removing its file");
-            store.delete(artifact.blob.as_str()).await?;
-            Ok(Outcome::Superseded(State::Failed))
+        };
+        let facts = match file.commit(metadata.to_blob()?).await? {
+            Commit::Created(facts) => facts,
+            Commit::Exists(facts) => {
+                tracing::info!(etag = facts.etag, "another attempt committed first");
+                return match self.standing().await? {
+                    Standing::File(artifact) => Ok(artifact),
+                    // gone or damaged: the next attempt deals with it
+                    Standing::Nothing | Standing::Damaged => Err(disagreement(facts)),
+                };
+            }
+        };
+        crash_point(&format!("exporter.after-commit.attempt-{}", self.report.attempts));
+        if facts.bytes != bytes || facts.content_type.as_deref() != Some(self.target.content_type) {
+            return Err(disagreement(facts));
         }
-        Transition::Superseded(state) => Ok(Outcome::Superseded(state)),
-        Transition::Unknown => Err(Error::UnknownReport(report.id)),
+        Ok(Artifact {
+            container: self.store.container().to_owned(),
+            blob: self.target.name.clone(),
+            bytes,
+            rows,
+            sha256,
+            content_type: self.target.content_type.to_owned(),
+            schema: SCHEMA.to_owned(),
+            data_as_of,
+        })
+    }
+
+    /// Tells the row, last of all. A report that has failed meanwhile keeps no file.
+    async fn complete(&self, artifact: Artifact) -> Result<Outcome, Error> {
+        let told = with_patience(self.patience, async || {
+            reports::complete(&self.reports, self.report.id, &artifact, Timestamp::now()).await
+        });
+        match told.await? {
+            Transition::Applied(_) => Ok(Outcome::Completed(artifact)),
+            Transition::Superseded(State::Failed) => {
+                tracing::info!(blob = %artifact.blob, "the report has failed meanwhile; removing its file");
+                self.store.delete(artifact.blob.as_str()).await?;
+                Ok(Outcome::Superseded(State::Failed))
+            }
+            Transition::Superseded(state) => Ok(Outcome::Superseded(state)),
+            Transition::Unknown => Err(Error::UnknownReport(self.report.id)),
+        }
     }
 }

@@ -1,27 +1,45 @@
-//! Short outages of the reports' database are waited out: a whole attempt is worth more than a minute.
+//! Outages of the databases are waited out: what an attempt has done is worth more than a few minutes.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use runtime::Backoff;
-use store::reports;
+use store::{catalogue, reports};
 use tokio::time::Instant;
 
+/// Short to the end: soon after an outage work goes on.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
-/// After so long the attempt ends, and the Job's own back-off goes on.
-const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Repeats the call while the database is away, for a minute.
-pub(crate) async fn while_unavailable<T>(
-    mut call: impl AsyncFnMut() -> Result<T, reports::Error>,
-) -> Result<T, reports::Error> {
-    let end = Instant::now() + PATIENCE;
+/// An error that may be over in a while.
+pub(crate) trait Passing: Display {
+    fn is_passing(&self) -> bool;
+}
+
+impl Passing for reports::Error {
+    fn is_passing(&self) -> bool {
+        self.is_unavailable()
+    }
+}
+
+impl Passing for catalogue::Error {
+    fn is_passing(&self) -> bool {
+        self.kind() == catalogue::ErrorKind::Unavailable
+    }
+}
+
+/// Repeats the call while its error is a passing one, for so long.
+pub(crate) async fn with_patience<T, E: Passing>(
+    patience: Duration,
+    mut call: impl AsyncFnMut() -> Result<T, E>,
+) -> Result<T, E> {
+    let began = Instant::now();
     let mut failures = 0;
     loop {
         match call().await {
-            Err(error) if error.is_unavailable() && Instant::now() < end => {
+            Err(error) if error.is_passing() && began.elapsed() < patience => {
                 let wait = BACKOFF.random_delay(failures);
                 failures += 1;
-                tracing::warn!(error = %error, ?wait, "the reports' database is away; trying again");
+                tracing::warn!(%error, ?wait, "a database is away; trying again");
                 tokio::time::sleep(wait).await;
             }
             ended => return ended,

@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use azure_core::credentials::TokenCredential;
 use secrecy::SecretString;
 use url::Url;
 
 use crate::connection_string::ConnectionStringError;
+use crate::retry::RetryProfile;
 
 /// Where the blobs are and how to log in there.
 #[derive(Clone, Debug)]
@@ -82,49 +82,6 @@ impl fmt::Debug for Credential {
             Self::ConnectionString(_) => f.write_str("ConnectionString([REDACTED])"),
             Self::WorkloadIdentity { endpoint } => write!(f, "WorkloadIdentity({endpoint})"),
             Self::Token { endpoint, .. } => write!(f, "Token({endpoint})"),
-        }
-    }
-}
-
-/// How long a call is tried before it is an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RetryProfile {
-    /// For a person who waits: a call ends within 5 seconds.
-    Interactive,
-    /// For a Job: outages of a minute are outlasted; a call ends within 3 minutes.
-    Patient,
-}
-
-impl RetryProfile {
-    /// The most that one call may take, retries included. A server's `Retry-After` is obeyed by the SDK
-    /// whatever its size, so this is the only bound on it.
-    pub(crate) const fn call_timeout(self) -> Duration {
-        match self {
-            Self::Interactive => Duration::from_secs(5),
-            Self::Patient => Duration::from_secs(180),
-        }
-    }
-
-    pub(crate) const fn connect_timeout(self) -> Duration {
-        match self {
-            Self::Interactive => Duration::from_secs(2),
-            Self::Patient => Duration::from_secs(20),
-        }
-    }
-
-    /// The most between two reads of an answer. Its clock starts when the request is sent, so a block
-    /// has to be uploaded within it.
-    pub(crate) const fn read_timeout(self) -> Duration {
-        match self {
-            Self::Interactive => Duration::from_secs(4),
-            Self::Patient => Duration::from_secs(60),
-        }
-    }
-
-    pub(crate) const fn retries(self) -> u32 {
-        match self {
-            Self::Interactive => 2,
-            Self::Patient => 8,
         }
     }
 }

@@ -26,12 +26,13 @@ use jiff::Timestamp;
 use time::OffsetDateTime;
 use url::Url;
 
-use crate::config::{BlobConfig, ConfigurationError, Credential, RetryProfile};
+use crate::config::{BlobConfig, ConfigurationError, Credential};
 use crate::connection_string::ConnectionString;
 use crate::delegation::DelegationKeys;
 use crate::error::{Error, ServiceFailure};
 use crate::facts::BlobFacts;
 use crate::metadata::Metadata;
+use crate::retry::RetryProfile;
 use crate::service_sas::ReadSas;
 use crate::shared_key::SharedKey;
 use crate::signed_url::{SignedUrl, URL_TTL_MAX};

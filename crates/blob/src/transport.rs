@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use azure_core::http::{ClientOptions, ExponentialRetryOptions, HttpClient, RetryOptions, Transport};
+use azure_core::http::{ClientOptions, HttpClient, RetryOptions, Transport};
 use reqwest::redirect::Policy;
 use reqwest::tls::Certificate;
 
-use crate::config::{BlobConfig, ConfigurationError, RetryProfile};
+use crate::config::{BlobConfig, ConfigurationError};
+use crate::retry::RetryProfile;
 
 /// An own client in place of the SDK's, which panics where no CA certificates are installed, even when
 /// only http is spoken.
@@ -41,10 +42,7 @@ pub(crate) fn http_client(
 /// What blob client and token client share.
 pub(crate) fn client_options(client: Arc<dyn HttpClient>, retry: RetryProfile) -> ClientOptions {
     ClientOptions {
-        retry: RetryOptions::exponential(ExponentialRetryOptions {
-            max_retries: retry.retries(),
-            ..ExponentialRetryOptions::default()
-        }),
+        retry: RetryOptions::custom(Arc::new(retry)),
         transport: Some(Transport::new(client)),
         ..ClientOptions::default()
     }

@@ -1,5 +1,7 @@
 //! Attempts that cannot succeed: the exit code, the reason, the text, and nothing left behind.
 
+use std::time::Duration;
+
 use domain::{FailureReason, ReportId, State};
 use exporter::Error;
 use serde_json::json;
@@ -57,6 +59,44 @@ async fn a_catalogue_that_is_away_is_tried_again() {
         .unwrap_err();
     let text = "failed to open a snapshot";
     fails(&world, id, error, 75, FailureReason::CatalogUnavailable, text).await;
+}
+
+#[tokio::test]
+async fn storage_that_is_away_is_tried_again() {
+    let world = World::with_catalogue().await;
+    let id = world.a_report(json!({})).await;
+    let mut options = world.options(id);
+    options[3].1 = format!(
+        "AccountName=acct;AccountKey={};BlobEndpoint=http://127.0.0.1:1/acct",
+        azurite::KEY
+    );
+    let error = exporter::run(&config(&options), &CancellationToken::new())
+        .await
+        .unwrap_err();
+    let text = "failed to ensure that container";
+    fails(&world, id, error, 75, FailureReason::StorageUnavailable, text).await;
+}
+
+#[tokio::test]
+async fn databases_that_come_back_are_waited_for() {
+    let world = World::with_catalogue().await;
+    let id = world.a_report(json!({})).await;
+    let mut options = world.options(id);
+    options[5].1 = "60s".into();
+    let (config, shutdown) = (config(&options), CancellationToken::new());
+    // an outage of a second: the server turns every login away but the owner's
+    let name = &world.database.name;
+    world
+        .sql(&format!("ALTER DATABASE {name} CONNECTION LIMIT 0"))
+        .await;
+    let outage = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        world
+            .sql(&format!("ALTER DATABASE {name} CONNECTION LIMIT -1"))
+            .await;
+    };
+    let (outcome, ()) = tokio::join!(exporter::run(&config, &shutdown), outage);
+    assert!(matches!(outcome.unwrap(), exporter::Outcome::Completed(_)));
 }
 
 #[tokio::test]

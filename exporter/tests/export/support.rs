@@ -85,6 +85,7 @@ impl World {
             ),
             ("AZURE_STORAGE_CONNECTION_STRING", self.connection_string.clone()),
             ("BLOB_CONTAINER", self.store.container().to_owned()),
+            ("EXPORTER_PATIENCE", "0s".to_owned()),
         ]
     }
 
