@@ -131,7 +131,9 @@ impl Database {
     /// Runs a script by the psql program, as somebody else would, and returns what it prints. The
     /// variables are psql's own (`:'name'` in the script).
     pub async fn psql(&self, script: &Path, variables: &[(&str, String)]) -> Vec<u8> {
-        let url = self.database.owner_url.expose_secret();
+        let mut url: Url = self.database.owner_url.expose_secret().parse().expect("a URL");
+        // sqlx adds options of its own, which psql does not know.
+        url.set_query(None);
         let mut command = Command::new(&self.psql);
         command
             .args(["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--file"])
@@ -140,7 +142,7 @@ impl Database {
             command.arg("--set").arg(format!("{name}={value}"));
         }
         let output = command
-            .arg(url)
+            .arg(url.as_str())
             .stdin(Stdio::null())
             .output()
             .await

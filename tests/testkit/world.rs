@@ -45,7 +45,7 @@ pub struct World {
 /// # Panics
 /// When the test does.
 pub async fn in_a_world(test: impl AsyncFnOnce(&World)) {
-    let name = std::thread::current().name().unwrap_or("a test").to_owned();
+    let name = test_name();
     let world = World::create(&name).await;
     let body = AssertUnwindSafe(tokio::time::timeout(LIMIT, test(&world))).catch_unwind();
     let outcome = body.await;
@@ -160,7 +160,7 @@ impl World {
         {
             let log = std::fs::read_to_string(file.path()).unwrap_or_else(|error| error.to_string());
             let lines: Vec<_> = log.lines().collect();
-            let tail = lines[lines.len().saturating_sub(60)..].join("\n");
+            let tail = lines[lines.len().saturating_sub(40)..].join("\n");
             text.push_str(&format!("{}:\n{tail}\n", file.file_name().display()));
         }
         text
@@ -176,6 +176,14 @@ impl World {
         broker.stop().await;
         tokio::join!(cluster.delete(), container.empty());
     }
+}
+
+/// As `cargo nextest` tells it, else the name of the test's thread.
+fn test_name() -> String {
+    std::env::var("NEXTEST_TEST_NAME")
+        .ok()
+        .or_else(|| std::thread::current().name().map(str::to_owned))
+        .unwrap_or_else(|| "a test".to_owned())
 }
 
 /// The tests share a process, and the first of them installs the provider.

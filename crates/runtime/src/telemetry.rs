@@ -1,5 +1,7 @@
 //! Logs: one subscriber on standard error, as text for people or as JSON for machines.
 
+use std::io::IsTerminal as _;
+
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
@@ -64,7 +66,11 @@ pub fn start(args: &TelemetryArgs) -> Result<(), TelemetryError> {
             .with_current_span(false)
             .finish()
             .try_init(),
-        LogFormat::Text => subscriber.finish().try_init(),
+        // Colours are for people who watch, not for files.
+        LogFormat::Text => subscriber
+            .with_ansi(std::io::stderr().is_terminal())
+            .finish()
+            .try_init(),
     }
     .map_err(TelemetryError::Start)
 }
