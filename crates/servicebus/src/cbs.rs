@@ -3,7 +3,7 @@
 //! <https://docs.oasis-open.org/amqp/amqp-cbs/v1.0/amqp-cbs-v1.0.html>; the names of the properties are those
 //! of <https://learn.microsoft.com/azure/service-bus-messaging/service-bus-amqp-protocol-guide#claims-based-authorization>.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use fe2o3_amqp_types::primitives::{SimpleValue, Timestamp as AmqpTimestamp, Value};
@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connection::Connection;
@@ -27,8 +28,8 @@ pub(crate) struct Claims {
     tasks: TaskTracker,
     reporter: Reporter,
     requester: Requester,
-    /// Entities whose token is valid, or being renewed.
-    authorised: Mutex<HashSet<String>>,
+    /// Entities for which a token was put, each with what stops its renewal.
+    authorised: Mutex<HashMap<String, CancellationToken>>,
 }
 
 impl Claims {
@@ -42,22 +43,34 @@ impl Claims {
         }
     }
 
-    /// Puts a token for `entity` unless that was done before; starts its renewal.
-    pub(crate) async fn ensure(&self, connection: &Arc<Connection>, entity: &str) -> Result<(), Error> {
+    /// Puts a token for `entity` unless that was done before, and starts its renewal. Tells whether it was
+    /// put now.
+    pub(crate) async fn ensure(&self, connection: &Arc<Connection>, entity: &str) -> Result<bool, Error> {
         let mut authorised = self.authorised.lock().await;
-        if authorised.contains(entity) {
-            return Ok(());
+        if authorised.contains_key(entity) {
+            return Ok(false);
         }
         let token = self.put(connection, entity).await?;
-        authorised.insert(entity.to_owned());
+        let stop = connection.closed().child_token();
         if let Some(expires_at) = token.expires_at.filter(|_| token.renewable) {
             let renewal = renew(Arc::downgrade(connection), entity.to_owned(), expires_at);
-            self.tasks.spawn(renewal);
+            let stopped = stop.clone();
+            self.tasks
+                .spawn(async move { stopped.run_until_cancelled(renewal).await });
         }
-        Ok(())
+        authorised.insert(entity.to_owned(), stop);
+        Ok(true)
     }
 
-    async fn put(&self, connection: &Arc<Connection>, entity: &str) -> Result<Token, Error> {
+    /// The broker no longer takes the token; the next [`Claims::ensure`] puts a new one.
+    pub(crate) async fn forget(&self, entity: &str) {
+        if let Some(renewal) = self.authorised.lock().await.remove(entity) {
+            renewal.cancel();
+        }
+    }
+
+    /// Puts a token for `entity`, whether or not that was done before.
+    pub(crate) async fn put(&self, connection: &Arc<Connection>, entity: &str) -> Result<Token, Error> {
         let allowed = self.settings.timeouts.request;
         let audience = audience(&self.settings.endpoint, entity);
         let lifetime = self.settings.sas_lifetime;
@@ -90,56 +103,30 @@ impl Claims {
             }),
         }
     }
-
-    /// Puts a new token, and tells when that one expires.
-    async fn put_again(
-        &self,
-        connection: &Arc<Connection>,
-        entity: &str,
-    ) -> Result<Option<Timestamp>, Error> {
-        let token = self.put(connection, entity).await?;
-        tracing::debug!(entity, "token renewed");
-        Ok(token.expires_at)
-    }
 }
 
-/// Renews an entity's token until the connection ends. Failures are tried again without end: the broker
-/// detaches the links when the token has run out, and their owners then report it.
+/// Renews an entity's token for as long as the connection is there. Failures are tried again without end:
+/// the broker detaches the links when the token has run out, and their owners then report it.
 async fn renew(connection: Weak<Connection>, entity: String, mut expires_at: Timestamp) {
+    let mut pause = renewal_delay(Timestamp::now(), expires_at);
     let mut failures = 0;
     loop {
-        let pause = {
-            let Some(connection) = connection.upgrade() else {
-                return;
-            };
-            match failures {
-                0 => renewal_delay(Timestamp::now(), expires_at),
-                _ => connection
-                    .claims()
-                    .settings
-                    .reconnect
-                    .pause(failures, rand::random()),
-            }
-        };
-        let Some(closed) = connection.upgrade().map(|connection| connection.closed().clone()) else {
-            return;
-        };
-        tokio::select! {
-            () = closed.cancelled() => return,
-            () = sleep(pause) => {}
-        }
+        sleep(pause).await;
         let Some(connection) = connection.upgrade() else {
             return;
         };
-        match connection.claims().put_again(&connection, &entity).await {
-            Ok(Some(at)) => {
+        let claims = connection.claims();
+        match claims.put(&connection, &entity).await {
+            Ok(token) => {
+                tracing::debug!(entity, "token renewed");
                 failures = 0;
-                expires_at = at;
+                expires_at = token.expires_at.unwrap_or(expires_at);
+                pause = renewal_delay(Timestamp::now(), expires_at);
             }
-            Ok(None) => return,
             Err(error) => {
                 failures += 1;
-                connection.claims().reporter.failed("token not renewed", error);
+                claims.reporter.failed("token not renewed", error);
+                pause = claims.settings.reconnect.pause(failures, rand::random());
             }
         }
     }

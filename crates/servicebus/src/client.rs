@@ -66,7 +66,7 @@ impl Client {
             .shared
             .connection(Some(Instant::now() + timeouts.connect))
             .await?;
-        let link = Link::attach(connection, &queue.into(), timeouts).await?;
+        let link = Link::attach(&connection, &queue.into(), timeouts).await?;
         link.close(timeouts).await;
         Ok(())
     }
@@ -81,10 +81,9 @@ impl Client {
         self.shared.reporter.subscribe()
     }
 
-    /// Closes links, sessions and the connection in order, each within [`crate::Timeouts::close`]. Afterwards
-    /// every operation of the client, its senders and its receivers gives [`Error::Closed`].
-    ///
-    /// Close receivers first, so that what they have fetched goes back to the queue at once.
+    /// Closes links, sessions and the connection in order, each within [`crate::Timeouts::close`]. Messages
+    /// that receivers have fetched and not handed out go back to the queue. Afterwards every operation of the
+    /// client, its senders and its receivers gives [`Error::Closed`].
     pub async fn close(&self) {
         self.shared.close().await;
     }

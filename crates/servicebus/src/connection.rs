@@ -1,6 +1,7 @@
 //! One AMQP connection: open, sessions, claims, and how it ends.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use fe2o3_amqp::connection::ConnectionHandle;
 use fe2o3_amqp::sasl_profile::SaslProfile;
@@ -83,7 +84,8 @@ impl Connection {
     }
 
     /// Makes sure that the broker has a valid token for `entity` on this connection, and keeps it valid.
-    pub(crate) async fn authorise(self: &Arc<Self>, entity: &str) -> Result<(), Error> {
+    /// Tells whether the token was put now.
+    pub(crate) async fn authorise(self: &Arc<Self>, entity: &str) -> Result<bool, Error> {
         self.claims.ensure(self, entity).await
     }
 
@@ -97,11 +99,26 @@ impl Connection {
         &self.closed
     }
 
+    /// A link's error, or what is behind it: a link whose connection ended knows no more than that.
+    pub(crate) async fn explain(&self, cause: Cause) -> Cause {
+        match cause {
+            Cause::Disconnected => match timeout(END_IS_KNOWN_WITHIN, self.closed.cancelled()).await {
+                Ok(()) => self.end(),
+                Err(_) => cause,
+            },
+            _ if self.closed.is_cancelled() => self.end(),
+            _ => cause,
+        }
+    }
+
     /// Why the connection ended.
     pub(crate) fn end(&self) -> Cause {
         self.end.get().cloned().unwrap_or(Cause::Disconnected)
     }
 }
+
+/// How long the end of a connection may take to be known here after its links have noticed it.
+const END_IS_KNOWN_WITHIN: Duration = Duration::from_millis(500);
 
 async fn open(settings: &Settings) -> Result<ConnectionHandle<()>, Error> {
     let endpoint = &settings.endpoint;

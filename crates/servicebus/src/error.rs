@@ -337,6 +337,12 @@ impl Error {
         }
     }
 
+    /// Whether an attach was refused for want of a valid token.
+    pub(crate) fn is_unauthorised(&self) -> bool {
+        self.condition()
+            .is_some_and(|condition| condition.as_str() == Condition::UNAUTHORIZED_ACCESS)
+    }
+
     /// The AMQP condition that the broker gave, when it gave one.
     pub fn condition(&self) -> Option<&Condition> {
         match self {

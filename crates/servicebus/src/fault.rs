@@ -57,7 +57,8 @@ impl From<connection::Error> for Cause {
     fn from(error: connection::Error) -> Self {
         match error {
             connection::Error::TransportError(error) => error.into(),
-            connection::Error::RemoteClosed => Self::Disconnected,
+            // The library's word for a peer that ends the stream without a close.
+            connection::Error::RemoteClosed | connection::Error::IllegalState => Self::Disconnected,
             connection::Error::RemoteClosedWithError(error) => error.into(),
             other => Self::Protocol(other.to_string()),
         }

@@ -1,11 +1,12 @@
 //! Receiving under locks, and settling.
 
+mod inbox;
 mod pump;
 
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use tokio::sync::{Mutex, Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -13,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::error::Error;
 use crate::management::{Disposition, Management};
 use crate::message::Received;
+use crate::receiver::inbox::Inbox;
 pub(crate) use crate::receiver::pump::Held;
 use crate::receiver::pump::{Notice, Pump};
 use crate::supervisor::Shared;
@@ -26,52 +28,27 @@ pub struct Receiver {
     shared: Arc<Shared>,
     queue: Arc<str>,
     management: Management,
-    fetched: Mutex<mpsc::Receiver<Received>>,
+    inbox: Arc<Inbox>,
     notices: mpsc::UnboundedSender<Notice>,
-    refusal: Arc<Refusal>,
     stop: CancellationToken,
     /// The pump alone.
     task: TaskTracker,
 }
 
-/// The latest reason why the pump cannot receive that does not pass by itself; told once.
-#[derive(Debug, Default)]
-struct Refusal {
-    error: StdMutex<Option<Error>>,
-    told: Notify,
-}
-
-impl Refusal {
-    fn set(&self, error: Option<Error>) {
-        let tell = error.is_some();
-        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = error;
-        if tell {
-            self.told.notify_one();
-        }
-    }
-
-    fn take(&self) -> Option<Error> {
-        self.error.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
 impl Receiver {
     pub(crate) fn start(shared: Arc<Shared>, queue: &str, credit: u32) -> Self {
         let queue: Arc<str> = queue.into();
-        let credit = credit.max(1);
-        let (deliver, fetched) = mpsc::channel(usize::try_from(credit).unwrap_or(usize::MAX >> 4));
         let (notices, incoming) = mpsc::unbounded_channel();
-        let refusal = Arc::new(Refusal::default());
+        let inbox = Arc::new(Inbox::default());
         let stop = shared.stop_links.child_token();
         let task = TaskTracker::new();
         let pump = Pump {
             shared: Arc::clone(&shared),
             queue: Arc::clone(&queue),
-            limit: credit,
-            fetched: deliver,
+            limit: credit.max(1),
+            inbox: Arc::clone(&inbox),
             notices: notices.clone(),
             incoming,
-            refusal: Arc::clone(&refusal),
             stop: stop.clone(),
             held: 0,
             generation: 0,
@@ -83,9 +60,8 @@ impl Receiver {
             management: Management::new(Arc::clone(&shared), Arc::clone(&queue)),
             shared,
             queue,
-            fetched: Mutex::new(fetched),
+            inbox,
             notices,
-            refusal,
             stop,
             task,
         }
@@ -108,20 +84,7 @@ impl Receiver {
     ///
     /// Cancel safe: no message is lost when the future is dropped.
     pub async fn recv(&self) -> Result<Received, Error> {
-        let mut fetched = self.fetched.lock().await;
-        loop {
-            tokio::select! {
-                biased;
-                // What was fetched before a close could no longer be settled.
-                () = self.stop.cancelled() => return Err(Error::Closed),
-                message = fetched.recv() => return message.ok_or(Error::Closed),
-                () = self.refusal.told.notified() => {
-                    if let Some(error) = self.refusal.take() {
-                        return Err(error);
-                    }
-                }
-            }
-        }
+        self.inbox.next().await
     }
 
     /// Removes the message from the queue.
@@ -206,11 +169,6 @@ impl Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        let fetched = self.fetched.get_mut();
-        fetched.close();
-        while let Ok(message) = fetched.try_recv() {
-            drop(self.notices.send(Notice::Release(message.held.delivery())));
-        }
         self.stop.cancel();
     }
 }

@@ -187,7 +187,7 @@ impl Sender {
     async fn attach(&self, deadline: Instant) -> Result<Link, Error> {
         let timeouts = &self.shared.settings.timeouts;
         let connection = self.shared.connection(Some(deadline)).await?;
-        timeout_at(deadline, Link::attach(connection, &self.queue, timeouts))
+        timeout_at(deadline, Link::attach(&connection, &self.queue, timeouts))
             .await
             .unwrap_or_else(|_| {
                 Err(Error::Attach {

@@ -54,6 +54,8 @@ impl Credential {
             Self::SharedAccessKey { name, key } => {
                 let expires_at = now
                     .checked_add(sas_lifetime)
+                    // A signature tells its end in whole seconds.
+                    .and_then(|at| Timestamp::from_second(at.as_second()))
                     .map_err(|error| get_token(Cause::Protocol(error.to_string())))?;
                 Ok(Token {
                     text: sign(audience, name, key, expires_at.as_second())

@@ -1,6 +1,7 @@
 //! The task behind a receiver: keeps a link attached and never asks for more messages than there are places.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fe2o3_amqp::Delivery;
 use fe2o3_amqp::link::delivery::DeliveryInfo;
@@ -9,7 +10,6 @@ use fe2o3_amqp::session::SessionHandle;
 use fe2o3_amqp_types::definitions::{self, ErrorCondition};
 use fe2o3_amqp_types::messaging::Body;
 use fe2o3_amqp_types::primitives::{Symbol, Value};
-use futures::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
@@ -18,9 +18,8 @@ use uuid::Uuid;
 
 use crate::connection::Connection;
 use crate::decode;
-use crate::error::{Cause, Condition, Error};
-use crate::message::Received;
-use crate::receiver::Refusal;
+use crate::error::{Cause, Condition, Error, chain};
+use crate::receiver::inbox::Inbox;
 use crate::supervisor::{SETTLED_AFTER, Shared};
 
 /// The place that a received message occupies; free again when dropped.
@@ -61,15 +60,17 @@ pub(crate) enum Notice {
     Release(LinkDelivery),
 }
 
+/// How long a delivery that has arrived may take on its way through the AMQP library's tasks.
+const HAND_OVER: Duration = Duration::from_millis(20);
+
 pub(crate) struct Pump {
     pub shared: Arc<Shared>,
     pub queue: Arc<str>,
     /// How many messages may be held at a time.
     pub limit: u32,
-    pub fetched: mpsc::Sender<Received>,
+    pub inbox: Arc<Inbox>,
     pub notices: mpsc::UnboundedSender<Notice>,
     pub incoming: mpsc::UnboundedReceiver<Notice>,
-    pub refusal: Arc<Refusal>,
     pub stop: CancellationToken,
     pub held: u32,
     pub generation: u64,
@@ -85,28 +86,33 @@ struct Link {
 
 impl Pump {
     pub(crate) async fn run(mut self) {
+        self.keep_receiving().await;
+        drop(self.inbox.close());
+    }
+
+    /// Returns when the receiver is closed.
+    async fn keep_receiving(&mut self) {
         let mut failures = 0;
         while !self.stop.is_cancelled() {
             let attached = tokio::select! {
-                () = self.stop.cancelled() => break,
+                () = self.stop.cancelled() => return,
                 attached = self.attach() => attached,
             };
             match attached {
                 Ok(mut link) => {
-                    self.refusal.set(None);
+                    self.inbox.clear_refusal();
                     self.generation += 1;
                     tracing::debug!(queue = %self.queue, "receiving");
                     let since = Instant::now();
                     let Some(cause) = self.serve(&mut link).await else {
-                        self.wind_up(link).await;
-                        break;
+                        return self.wind_up(link).await;
                     };
                     failures = if since.elapsed() < SETTLED_AFTER {
                         failures + 1
                     } else {
                         0
                     };
-                    self.lost(cause);
+                    self.lost(cause, &link);
                 }
                 Err(error) => {
                     failures += 1;
@@ -114,7 +120,7 @@ impl Pump {
                         .reporter
                         .failed("receiving link not attached", error.clone());
                     if !error.is_retriable() {
-                        self.refusal.set(Some(error));
+                        self.inbox.refuse(error);
                     }
                 }
             }
@@ -129,9 +135,21 @@ impl Pump {
     }
 
     async fn attach(&self) -> Result<Link, Error> {
-        let allowed = self.shared.settings.timeouts.attach;
         let connection = self.shared.connection(None).await?;
-        connection.authorise(&self.queue).await?;
+        let token_is_new = connection.authorise(&self.queue).await?;
+        match self.try_attach(&connection).await {
+            // The token that was put earlier is no longer good.
+            Err(error) if error.is_unauthorised() && !token_is_new => {
+                connection.claims().forget(&self.queue).await;
+                connection.authorise(&self.queue).await?;
+                self.try_attach(&connection).await
+            }
+            attached => attached,
+        }
+    }
+
+    async fn try_attach(&self, connection: &Arc<Connection>) -> Result<Link, Error> {
+        let allowed = self.shared.settings.timeouts.attach;
         let mut session = connection.session().await?;
         let attaching = fe2o3_amqp::Receiver::builder()
             .name(format!("{}-receiver-{}", self.queue, Uuid::new_v4().simple()))
@@ -151,7 +169,7 @@ impl Pump {
         })?;
         Ok(Link {
             receiver,
-            connection,
+            connection: Arc::clone(connection),
             session,
         })
     }
@@ -163,7 +181,7 @@ impl Pump {
         loop {
             if let Some(wanted) = top_up(self.limit, self.held, credit) {
                 if let Err(error) = link.receiver.set_credit(wanted).await {
-                    return Some(link.explain(error.into()));
+                    return Some(link.connection.explain(error.into()).await);
                 }
                 credit = wanted;
             }
@@ -179,7 +197,7 @@ impl Pump {
                         Err(RecvError::MessageDecode(error)) => {
                             self.refuse(error.info, error.source.to_string(), link).await;
                         }
-                        Err(error) => return Some(link.explain(error.into())),
+                        Err(error) => return Some(link.connection.explain(error.into()).await),
                     }
                 }
                 () = link.connection.closed().cancelled() => return Some(link.connection.end()),
@@ -199,8 +217,7 @@ impl Pump {
         };
         match decode::received(message, info.delivery_tag(), Timestamp::now(), held) {
             Ok(message) => {
-                // The channel has a place for each credit; it fails when the receiver is being dropped.
-                if self.fetched.try_send(message).is_err() {
+                if !self.inbox.put(message) {
                     link.release(info).await;
                 }
             }
@@ -236,16 +253,21 @@ impl Pump {
         }
     }
 
-    fn lost(&self, cause: Cause) {
-        let forced = matches!(&cause, Cause::Broker { condition, .. } if condition.as_str() == Condition::DETACH_FORCED);
-        if forced {
-            tracing::info!(queue = %self.queue, %cause, "receiving link detached by the broker");
-        } else {
-            let error = Error::Receive {
-                entity: self.queue.to_string(),
-                source: cause,
-            };
-            self.shared.reporter.failed("receiving link lost", error);
+    fn lost(&self, cause: Cause, link: &Link) {
+        let queue = &self.queue;
+        match &cause {
+            // The supervisor reports this.
+            _ if link.connection.closed().is_cancelled() => tracing::debug!(%queue, "receiving link lost"),
+            Cause::Broker { condition, .. } if condition.as_str() == Condition::DETACH_FORCED => {
+                tracing::info!(%queue, %cause, "receiving link detached by the broker");
+            }
+            _ => {
+                let error = Error::Receive {
+                    entity: queue.to_string(),
+                    source: cause,
+                };
+                self.shared.reporter.failed("receiving link lost", error);
+            }
         }
     }
 
@@ -254,10 +276,21 @@ impl Pump {
         let queue = Arc::clone(&self.queue);
         let allowed = self.shared.settings.timeouts.close;
         let closing = async {
+            if let Err(error) = link.receiver.set_credit(0).await {
+                tracing::debug!(%error, "credit not withdrawn; the link is lost");
+            }
+            for message in self.inbox.close() {
+                self.note(Notice::Release(message.held.delivery()), &link).await;
+            }
             while let Ok(notice) = self.incoming.try_recv() {
                 self.note(notice, &link).await;
             }
-            while let Some(Ok(delivery)) = link.receiver.recv::<Body<Value>>().now_or_never() {
+            // What the broker sent before it heard of the credit's end would stay locked unseen. It is here
+            // when the broker has answered a request that was made later.
+            if let Err(error) = link.connection.claims().put(&link.connection, &self.queue).await {
+                tracing::debug!(error = chain(&error), "no answer while closing");
+            }
+            while let Ok(Ok(delivery)) = timeout(HAND_OVER, link.receiver.recv::<Body<Value>>()).await {
                 link.release(delivery.into_parts().0).await;
             }
             let Link {
@@ -284,15 +317,6 @@ impl Link {
     async fn release(&self, info: DeliveryInfo) {
         if let Err(error) = self.receiver.release(info).await {
             tracing::debug!(%error, "delivery not released; the link is lost");
-        }
-    }
-
-    /// A link's error says little when the whole connection is gone; then the connection knows more.
-    fn explain(&self, cause: Cause) -> Cause {
-        if self.connection.closed().is_cancelled() {
-            self.connection.end()
-        } else {
-            cause
         }
     }
 }

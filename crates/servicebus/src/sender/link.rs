@@ -49,11 +49,27 @@ pub(crate) struct Round {
 impl Link {
     /// Authorises and attaches.
     pub(crate) async fn attach(
-        connection: Arc<Connection>,
+        connection: &Arc<Connection>,
         queue: &Arc<str>,
         timeouts: &Timeouts,
     ) -> Result<Self, Error> {
-        connection.authorise(queue).await?;
+        let token_is_new = connection.authorise(queue).await?;
+        match Self::try_attach(connection, queue, timeouts).await {
+            // The token that was put earlier is no longer good.
+            Err(error) if error.is_unauthorised() && !token_is_new => {
+                connection.claims().forget(queue).await;
+                connection.authorise(queue).await?;
+                Self::try_attach(connection, queue, timeouts).await
+            }
+            attached => attached,
+        }
+    }
+
+    async fn try_attach(
+        connection: &Arc<Connection>,
+        queue: &Arc<str>,
+        timeouts: &Timeouts,
+    ) -> Result<Self, Error> {
         let mut session = connection.session().await?;
         let attaching = fe2o3_amqp::Sender::builder()
             .name(format!("{queue}-sender-{}", Uuid::new_v4().simple()))
@@ -72,7 +88,7 @@ impl Link {
         })?;
         Ok(Self {
             queue: Arc::clone(queue),
-            connection,
+            connection: Arc::clone(connection),
             sender,
             session,
         })
@@ -133,7 +149,7 @@ impl Link {
                     }
                     Err(error) => {
                         round.unsent.extend(batch);
-                        break Some(self.explain(error.into()));
+                        break Some(self.connection.explain(error.into()).await);
                     }
                 }
             } else if unconfirmed.is_empty() {
@@ -145,7 +161,7 @@ impl Link {
                         let batch = unconfirmed.remove(&number).unwrap_or_default();
                         self.record(&mut round, batch, outcome);
                     }
-                    detach = self.sender.on_detach() => break Some(self.explain(detach.into())),
+                    detach = self.sender.on_detach() => break Some(self.connection.explain(detach.into()).await),
                     () = self.connection.closed().cancelled() => break Some(self.connection.end()),
                     () = sleep_until(deadline) => break Some(Cause::TimedOut(allowed)),
                 }
@@ -174,7 +190,7 @@ impl Link {
             }
             Ok(Err(cause)) => round.all(batch, &Outcome::Refused(self.error(cause))),
             // It was sent, and the link ended before the broker said what became of it.
-            Err(error) => round.all(batch, &Outcome::Unknown(self.error(self.explain(error.into())))),
+            Err(error) => round.all(batch, &Outcome::Unknown(self.error(error.into()))),
         }
     }
 
@@ -182,15 +198,6 @@ impl Link {
         Error::Send {
             entity: self.queue.to_string(),
             source,
-        }
-    }
-
-    /// A link's error says little when the whole connection is gone; then the connection knows more.
-    fn explain(&self, cause: Cause) -> Cause {
-        if self.connection.closed().is_cancelled() {
-            self.connection.end()
-        } else {
-            cause
         }
     }
 

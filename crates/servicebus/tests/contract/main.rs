@@ -1,0 +1,21 @@
+//! The contract of the client with a Service Bus queue, run against the project's emulator, each test with one
+//! of its own in this process.
+//!
+//! With `SERVICEBUS_TEST_CONNECTION_STRING` set, the tests in `messages` and `access` run against what it
+//! names, one after the other, on the queue of its `EntityPath` or of `SERVICEBUS_TEST_QUEUE`
+//! (`servicebus-contract` when neither is given); that queue is emptied first. The others need the emulator's
+//! switches and are then skipped, saying so.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the allowance for tests does not reach the helpers of integration tests"
+)]
+
+mod access;
+mod broker;
+mod faults;
+mod locks;
+mod messages;
+mod recovery;
