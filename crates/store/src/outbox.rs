@@ -22,6 +22,9 @@ pub enum Error {
     /// See [`Claim::commit`].
     #[error("failed to commit the marks on outbox messages")]
     Commit(#[source] sqlx::Error),
+    /// See [`Claim::release`].
+    #[error("failed to give back the claimed outbox messages")]
+    Release(#[source] sqlx::Error),
     /// See [`prune`].
     #[error("failed to prune processed outbox messages")]
     Prune(#[source] sqlx::Error),
@@ -40,6 +43,7 @@ impl Error {
         | Self::MarkProcessed(source)
         | Self::MarkFailed(source)
         | Self::Commit(source)
+        | Self::Release(source)
         | Self::Prune(source)
         | Self::Backlog(source)
         | Self::Listen(source)) = self;
@@ -198,6 +202,15 @@ impl Claim {
     /// [`Error::Commit`]; the messages may then be sent again, with the same ids.
     pub async fn commit(self) -> Result<(), Error> {
         self.transaction.commit().await.map_err(Error::Commit)
+    }
+
+    /// Gives everything back as it was, and returns when that is done; dropping the claim does the same a
+    /// moment later.
+    ///
+    /// # Errors
+    /// [`Error::Release`]; PostgreSQL then gives it back when it notices the lost connection.
+    pub async fn release(self) -> Result<(), Error> {
+        self.transaction.rollback().await.map_err(Error::Release)
     }
 }
 

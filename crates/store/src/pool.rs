@@ -11,21 +11,36 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 /// making one takes, shorter than a client's patience with a request.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The database URL can not be used.
+/// The database URL can not be used. No text here holds the URL, which may hold a password.
 #[derive(Debug, thiserror::Error)]
-#[error("the database URL is not of the form postgres://user:password@host:port/database")]
-pub struct InvalidUrl(#[source] sqlx::Error);
+pub enum InvalidUrl {
+    /// It is a URL for something else.
+    #[error("the database URL does not begin with postgres:// or postgresql://")]
+    Scheme,
+    /// It is no URL, or an option in it is unknown or out of range.
+    #[error("the database URL is not of the form postgres://user:password@host:port/database")]
+    Malformed(#[source] sqlx::Error),
+}
 
 /// A pool of at most `max` connections that makes the first one when it is needed: a database that is
 /// away at the start is met by the first statement, like one that goes away later.
 ///
-/// `application` is the name under which PostgreSQL shows the connections.
+/// `application` is the name under which PostgreSQL shows the connections. To be called within a Tokio
+/// runtime, which looks after idle connections.
 ///
 /// # Errors
-/// [`InvalidUrl`]; the error never holds the URL.
+/// [`InvalidUrl`].
 pub fn connect(url: &SecretString, max: u32, application: &str) -> Result<PgPool, InvalidUrl> {
-    let options = PgConnectOptions::from_str(url.expose_secret())
-        .map_err(InvalidUrl)?
+    let url = url.expose_secret();
+    // sqlx itself takes any scheme for PostgreSQL's
+    if !["postgres://", "postgresql://"]
+        .iter()
+        .any(|scheme| url.starts_with(scheme))
+    {
+        return Err(InvalidUrl::Scheme);
+    }
+    let options = PgConnectOptions::from_str(url)
+        .map_err(InvalidUrl::Malformed)?
         .application_name(application);
     Ok(PgPoolOptions::new()
         .max_connections(max)
