@@ -15,8 +15,6 @@ use std::thread;
 use anyhow::{Context as _, bail};
 use tempfile::TempDir;
 
-/// The version that is tested with; it must know the service version that the SDK speaks.
-pub const VERSION: &str = "3.37.0";
 /// The variable with the connection string of a storage account that is there already.
 pub const CONNECTION_STRING_VARIABLE: &str = "AZURE_STORAGE_CONNECTION_STRING";
 /// The one account that Azurite has unless told otherwise.
