@@ -29,6 +29,10 @@ pub struct Config {
     #[arg(long, env = "DOWNLOAD_URL_SECONDS", default_value = "900", value_parser = download_seconds, value_name = "SECONDS")]
     pub download_url_seconds: Duration,
 
+    /// How long a request may take until its answer begins, in seconds; then it gets a 503.
+    #[arg(long, env = "REQUEST_TIMEOUT_SECONDS", default_value = "20", value_parser = seconds, value_name = "SECONDS")]
+    pub request_timeout_seconds: Duration,
+
     /// How long requests under way may take after a signal to stop, in seconds.
     #[arg(long, env = "SHUTDOWN_GRACE_SECONDS", default_value = "20", value_parser = seconds, value_name = "SECONDS")]
     pub shutdown_grace_seconds: Duration,

@@ -42,9 +42,13 @@ impl CustomResources {
         if client.is_none() {
             tracing::warn!("custom resources are left to the operator's sweep");
         }
+        Self::with_client(client, args.reports_namespace.clone(), metrics)
+    }
+
+    fn with_client(client: Option<kube::Client>, namespace: String, metrics: Arc<Metrics>) -> Self {
         Self {
             client,
-            namespace: args.reports_namespace.clone(),
+            namespace,
             metrics,
             places: Arc::new(Semaphore::new(CONCURRENT_MAX)),
             under_way: TaskTracker::new(),
@@ -124,5 +128,167 @@ async fn create(
         // the name is the report's, so this is the same resource, made by the sweep or by a retry
         Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(CustomResourceOutcome::Existed),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Mutex;
+
+    use axum::http::{Request, Response};
+    use domain::{AttemptNumber, Parameters, Progress};
+    use kube::client::Body;
+    use prometheus_client::encoding::text::encode;
+    use prometheus_client::registry::Registry;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn a_report() -> Report {
+        let moment = "2026-01-31T12:00:00Z".parse().unwrap();
+        Report {
+            id: "0190b7c4-0000-7000-8000-000000000001".parse().unwrap(),
+            requested_by: None,
+            parameters: Parameters::default(),
+            progress: Progress::accepted(),
+            attempts: AttemptNumber::NONE,
+            dispatched_at: None,
+            started_at: None,
+            relayed_at: None,
+            custom_resource: None,
+            custom_resource_deleted_at: None,
+            traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()),
+            created_at: moment,
+            expires_at: moment,
+            updated_at: moment,
+        }
+    }
+
+    struct Counted {
+        resources: CustomResources,
+        registry: Registry,
+    }
+
+    impl Counted {
+        fn with(client: Option<kube::Client>) -> Self {
+            let mut registry = Registry::default();
+            let metrics = Arc::new(Metrics::register(&mut registry));
+            Self {
+                resources: CustomResources::with_client(client, "reports-test".to_owned(), metrics),
+                registry,
+            }
+        }
+
+        /// Lines such as `custom_resources_total{outcome="Created"} 1`.
+        fn counts(&self) -> Vec<String> {
+            let mut text = String::new();
+            encode(&mut text, &self.registry).unwrap();
+            text.lines()
+                .filter(|line| line.starts_with("custom_resources_total"))
+                .map(|line| line.replace("custom_resources_total", ""))
+                .collect()
+        }
+    }
+
+    type Seen = Arc<Mutex<Vec<(String, Value)>>>;
+
+    /// An API server that gives one answer to everything, and what it was asked.
+    fn answers(status: u16, body: Value) -> (kube::Client, Seen) {
+        let seen = Seen::default();
+        let log = Arc::clone(&seen);
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let (log, body) = (Arc::clone(&log), body.clone());
+            async move {
+                let call = format!("{} {}", request.method(), request.uri());
+                let sent = request.into_body().collect_bytes().await.unwrap();
+                log.lock()
+                    .unwrap()
+                    .push((call, serde_json::from_slice(&sent).unwrap()));
+                let answer = Response::builder().status(status);
+                Ok::<_, Infallible>(answer.body(Body::from(body.to_string().into_bytes())).unwrap())
+            }
+        });
+        (kube::Client::new(service, "default"), seen)
+    }
+
+    fn silent() -> kube::Client {
+        let service = tower::service_fn(|_: Request<Body>| {
+            std::future::pending::<Result<Response<Body>, Infallible>>()
+        });
+        kube::Client::new(service, "default")
+    }
+
+    fn status(code: u16, reason: &str) -> Value {
+        json!({
+            "kind": "Status",
+            "apiVersion": "v1",
+            "status": "Failure",
+            "reason": reason,
+            "message": "",
+            "code": code,
+        })
+    }
+
+    #[tokio::test]
+    async fn the_resource_of_the_row_is_created_by_the_services_own_field_manager() {
+        let stored = serde_json::to_value(PopularityReport::for_row(&a_report(), "reports-test")).unwrap();
+        let (client, seen) = answers(201, stored.clone());
+        let counted = Counted::with(Some(client));
+
+        counted.resources.create_behind(&a_report());
+        counted.resources.finish().await;
+
+        let call = "POST /apis/reports.musicalbums.dev/v1alpha1/namespaces/reports-test/popularityreports?&fieldManager=popularity-reports-api";
+        assert_eq!(*seen.lock().unwrap(), [(call.to_owned(), stored)]);
+        assert_eq!(counted.counts(), [r#"{outcome="Created"} 1"#]);
+    }
+
+    #[tokio::test]
+    async fn a_resource_that_the_sweep_made_first_is_as_good() {
+        let (client, _) = answers(409, status(409, "AlreadyExists"));
+        let counted = Counted::with(Some(client));
+
+        counted.resources.create_behind(&a_report());
+        counted.resources.finish().await;
+
+        assert_eq!(counted.counts(), [r#"{outcome="Existed"} 1"#]);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_left_to_the_sweep() {
+        let (client, _) = answers(403, status(403, "Forbidden"));
+        let counted = Counted::with(Some(client));
+
+        counted.resources.create_behind(&a_report());
+        counted.resources.finish().await;
+
+        assert_eq!(counted.counts(), [r#"{outcome="Failed"} 1"#]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_kubernetes_silent_creations_end_and_do_not_pile_up() {
+        let counted = Counted::with(Some(silent()));
+
+        for _ in 0..CONCURRENT_MAX + 3 {
+            counted.resources.create_behind(&a_report());
+        }
+        let began = tokio::time::Instant::now();
+        counted.resources.finish().await;
+
+        assert_eq!(began.elapsed().as_secs(), CREATE_TIMEOUT.as_secs());
+        let mut counts = counted.counts();
+        counts.sort();
+        assert_eq!(counts, [r#"{outcome="Failed"} 32"#, r#"{outcome="Skipped"} 3"#]);
+    }
+
+    #[tokio::test]
+    async fn without_a_cluster_nothing_is_tried() {
+        let counted = Counted::with(None);
+
+        counted.resources.create_behind(&a_report());
+        counted.resources.finish().await;
+
+        assert!(counted.counts().is_empty());
     }
 }

@@ -22,15 +22,9 @@ pub struct RequestedParameters(pub Parameters);
 impl FromRequest<Service> for RequestedParameters {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, service: &Service) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, _: &Service) -> Result<Self, ApiError> {
         let headers = request.headers().clone();
-        let body = tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, service))
-            .await
-            .map_err(|_| ApiError::SlowBody)?
-            .map_err(|rejection| match rejection.into_response().status() {
-                StatusCode::PAYLOAD_TOO_LARGE => ApiError::BodyTooLarge { limit: BODY_MAX },
-                _ => ApiError::UnreadableBody,
-            })?;
+        let body = read(request).await?;
         if body.is_empty() {
             return Ok(Self(Parameters::default()));
         }
@@ -40,6 +34,16 @@ impl FromRequest<Service> for RequestedParameters {
         let json = serde_json::from_slice(&body).map_err(ApiError::MalformedBody)?;
         Ok(Self(Parameters::from_json(&json)?))
     }
+}
+
+async fn read(request: Request) -> Result<Bytes, ApiError> {
+    tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, &()))
+        .await
+        .map_err(|_| ApiError::SlowBody)?
+        .map_err(|rejection| match rejection.into_response().status() {
+            StatusCode::PAYLOAD_TOO_LARGE => ApiError::BodyTooLarge { limit: BODY_MAX },
+            _ => ApiError::UnreadableBody,
+        })
 }
 
 fn is_plain_json(headers: &HeaderMap) -> bool {
@@ -56,9 +60,31 @@ fn is_plain_json(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
+    use axum::body::Body;
+    use futures::stream;
     use rstest::rstest;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_is_given_up() {
+        let never = Body::from_stream(stream::pending::<io::Result<Bytes>>());
+
+        let outcome = read(Request::new(never)).await;
+
+        assert!(matches!(outcome, Err(ApiError::SlowBody)), "{outcome:?}");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_is_told_apart_from_one_that_is_too_large() {
+        let broken = stream::iter([Ok(Bytes::from_static(b"{")), Err(io::Error::other("reset"))]);
+
+        let outcome = read(Request::new(Body::from_stream(broken))).await;
+
+        assert!(matches!(outcome, Err(ApiError::UnreadableBody)), "{outcome:?}");
+    }
 
     #[rstest]
     #[case::json(Some("application/json"), None, true)]

@@ -66,6 +66,7 @@ impl Server {
             api_listen: address,
             report_retention_seconds: retention,
             download_url_seconds,
+            request_timeout_seconds: request_timeout,
             shutdown_grace_seconds: shutdown_grace,
             auth,
             database,
@@ -86,6 +87,7 @@ impl Server {
             custom_resources: CustomResources::new(&kubernetes, Arc::clone(&metrics)).await,
             metrics,
             retention,
+            request_timeout,
         });
         let listen = |source| ServerError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
@@ -120,7 +122,7 @@ impl Server {
         let pool = service.pool.clone();
         let checks = Health::new(registry, shutdown.clone())
             .require("database", move || database_answers(pool.clone()));
-        let router = routes::router(service.clone()).merge(checks.router());
+        let router = routes::router(service.clone()).merge(routes::with_problems(checks.router()));
         tracing::info!(address = %local_addr, "listening");
 
         let grace_is_over = async {
