@@ -56,9 +56,9 @@ impl Target {
     }
 }
 
-/// After a signal the end of an attempt (commit and row) may still take so long: less than the 30 seconds
-/// that Kubernetes leaves a Pod by default.
-const GRACE: Duration = Duration::from_secs(20);
+/// After a signal the end of an attempt (commit and row) may still take so long: less than the 5 seconds that
+/// the operator leaves an exporter's Pod.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// Makes one attempt at the report's file. When `shutdown` is cancelled while rows are written the attempt
 /// ends and leaves nothing visible; from the commit on it is near its end and goes on for a while.

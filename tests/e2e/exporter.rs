@@ -86,6 +86,7 @@ async fn a_catalogue_that_stays_away_fails_after_every_retry() {
         let mut nowhere = world.platform.as_pods_see(&world.database.catalogue);
         nowhere.set_port(Some(1)).unwrap();
         environment.insert("CATALOG_DATABASE_URL".to_owned(), nowhere.to_string());
+        environment.insert("EXPORTER_PATIENCE".to_owned(), "1s".to_owned());
         world.cluster.set_exporter_secret(environment).await;
         let _operator = Operator::setup(world)
             .set("EXPORTER_BACKOFF_LIMIT", "1")
@@ -116,6 +117,7 @@ async fn a_catalogue_that_comes_back_between_two_attempts_gives_a_completed_repo
         catalogue.set_port(Some(proxy.address().port())).unwrap();
         let mut environment = world.exporter_environment();
         environment.insert("CATALOG_DATABASE_URL".to_owned(), catalogue.to_string());
+        environment.insert("EXPORTER_PATIENCE".to_owned(), "1s".to_owned());
         world.cluster.set_exporter_secret(environment).await;
         let _operator = Operator::setup(world).start_operator().await;
         let api = Api::setup(world).start_api().await;
