@@ -8,6 +8,7 @@ use serde_amqp::Value;
 use crate::{
     broker::Broker,
     clock::Moment,
+    faults::Fate,
     keys::{Keys, covers},
     queue::{QueueName, path},
     rpc::{Request, Response},
@@ -77,6 +78,7 @@ pub fn handle(request: &Request, grants: &mut Grants, keys: &Keys, broker: &Brok
                 description: "Accepted".to_owned(),
                 condition: None,
                 body: Value::Null,
+                fate: Fate::NOW,
             }
         }
         Err(error) => refused(401, error.to_string()),
@@ -89,5 +91,6 @@ fn refused(status: i32, description: impl Into<String>) -> Response {
         description: description.into(),
         condition: None,
         body: Value::Null,
+        fate: Fate::NOW,
     }
 }

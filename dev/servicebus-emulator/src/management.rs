@@ -13,6 +13,7 @@ use crate::{
     broker::{Broker, Refusal},
     clock::Moment,
     codec,
+    faults::Fate,
     message::Map,
     queue::{Part, QueueName, ReceiveMode, Settlement},
     rpc::{Request, Response},
@@ -90,12 +91,20 @@ impl Operation<'_> {
                 )));
             }
         };
+        let mut response = Response::ok(map([]));
         for token in self.tokens()? {
-            let settlement = settlement.clone();
-            self.broker
-                .manage(self.queue, |queue| queue.settle(token, settlement, self.now))?;
+            let settled = self
+                .broker
+                .settle(self.queue, token, settlement.clone(), self.now);
+            if let Err(refusal) = settled.result {
+                response = refusal.into();
+            }
+            // Of several messages, the first that a switch is set for decides for the answer.
+            if matches!(response.fate, Fate::Answer { .. }) {
+                response.fate = settled.fate;
+            }
         }
-        Ok(Response::ok(map([])))
+        Ok(response)
     }
 
     fn peek(&self) -> Result<Response, Refusal> {

@@ -4,6 +4,7 @@ use serde_amqp::{Value, primitives::Symbol};
 
 use crate::{
     codec,
+    faults::Fate,
     message::{self, Map, Message},
 };
 
@@ -43,6 +44,8 @@ pub struct Response {
     pub condition: Option<String>,
     /// What was asked for.
     pub body: Value,
+    /// What a fault switch makes of the answer; a delay is not kept here.
+    pub fate: Fate,
 }
 
 impl Request {
@@ -113,6 +116,7 @@ impl Response {
             description: "OK".to_owned(),
             condition: None,
             body,
+            fate: Fate::NOW,
         }
     }
 
@@ -123,6 +127,7 @@ impl Response {
             description: description.into(),
             condition: Some(condition.to_owned()),
             body: Value::Map(Map::new()),
+            fate: Fate::NOW,
         }
     }
 }

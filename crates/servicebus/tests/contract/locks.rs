@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use servicebus::SenderOptions;
+use servicebus::{Condition, SenderOptions};
+use servicebus_emulator::{QueueFaults, Refusals};
 
 use crate::broker::{a_queue, an_emulated_queue, drain, messages, recv, send, send_one, within};
 
@@ -144,5 +145,68 @@ async fn message_received_over_a_lost_connection_can_still_be_completed() {
     broker.emulator().drop_connections();
     within(receiver.complete(&message)).await.unwrap();
 
+    broker.until_counts(0, 0).await;
+}
+
+#[tokio::test]
+async fn settlement_refused_for_a_passing_reason_is_asked_for_again() {
+    let Some(broker) = an_emulated_queue("").await else {
+        return;
+    };
+    let client = broker.client();
+    send_one(&client, &broker.queue, "m").await;
+    let receiver = client.receiver(&broker.queue, 1);
+    let message = recv(&receiver).await;
+    broker.set_faults(QueueFaults {
+        refuse_settlements: Some(Refusals {
+            next: 2,
+            condition: Condition::SERVER_BUSY.to_owned(),
+            description: "on purpose".to_owned(),
+        }),
+        ..QueueFaults::default()
+    });
+
+    within(receiver.complete(&message)).await.unwrap();
+
+    broker.until_counts(0, 0).await;
+}
+
+#[tokio::test]
+async fn settlement_that_the_connection_did_not_survive_is_asked_for_again() {
+    let Some(broker) = an_emulated_queue("").await else {
+        return;
+    };
+    let client = broker.client();
+    send_one(&client, &broker.queue, "m").await;
+    let receiver = client.receiver(&broker.queue, 1);
+    let message = recv(&receiver).await;
+    broker.set_faults(QueueFaults {
+        drop_before_settling: 1,
+        ..QueueFaults::default()
+    });
+
+    within(receiver.complete(&message)).await.unwrap();
+
+    broker.until_counts(0, 0).await;
+    assert_eq!(client.health().connections_opened, 2);
+}
+
+#[tokio::test]
+async fn completion_whose_answer_was_lost_shows_as_a_lost_lock_and_the_message_is_gone() {
+    let Some(broker) = an_emulated_queue("").await else {
+        return;
+    };
+    let client = broker.client();
+    send_one(&client, &broker.queue, "m").await;
+    let receiver = client.receiver(&broker.queue, 1);
+    let message = recv(&receiver).await;
+    broker.set_faults(QueueFaults {
+        drop_before_answer: 1,
+        ..QueueFaults::default()
+    });
+
+    let error = within(receiver.complete(&message)).await.unwrap_err();
+
+    assert!(error.is_lock_lost(), "{error:?}");
     broker.until_counts(0, 0).await;
 }

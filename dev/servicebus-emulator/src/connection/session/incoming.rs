@@ -28,6 +28,8 @@ struct Arrived {
     delivery_id: u32,
     format: u32,
     settled: bool,
+    /// In bytes, also when the payload was thrown away for being too large.
+    size: u64,
     payload: Bytes,
 }
 
@@ -46,20 +48,7 @@ impl Session {
             // Frames that were under way when we detached the link.
             return Ok(None);
         };
-        let arrived = match link.collect(transfer, payload)? {
-            Collected::More => None,
-            Collected::Delivery(arrived) => Some(arrived),
-            Collected::TooLarge(limit) => {
-                let refusal = Refusal::new(
-                    "amqp:link:message-size-exceeded",
-                    format!("The received message is larger than the {limit} bytes that this entity takes."),
-                );
-                self.remove_link(handle);
-                self.send_detach(handle, &refusal, around.output)?;
-                None
-            }
-        };
-        let effect = match arrived {
+        let effect = match link.collect(transfer, payload)? {
             Some(arrived) => self.take_delivery(handle, &arrived, around)?,
             None => None,
         };
@@ -85,8 +74,21 @@ impl Session {
             link.credit = SENDER_CREDIT;
         }
         let node = link.node.clone();
+        let limit = link.max_message_size;
 
         let effect = match &node {
+            _ if arrived.size > limit => {
+                // Refused as one message; the link stays, or the Python SDK does not learn why.
+                let refusal = Refusal::new(
+                    "amqp:link:message-size-exceeded",
+                    format!(
+                        "The received message ({} bytes) exceeds the limit ({limit} bytes) of the link.",
+                        arrived.size
+                    ),
+                );
+                self.confirm(arrived, outcome::refusal(&refusal), Fate::NOW, around.output)?;
+                None
+            }
             Node::Messages(queue, _) => {
                 let sent = around
                     .broker
@@ -106,7 +108,7 @@ impl Session {
                         Fate::NOW,
                         around.output,
                     )?;
-                    Some(answer(node, &request, around)?)
+                    answer(node, &request, around)?
                 }
                 Err(error) => {
                     let refusal = Refusal::new(
@@ -153,7 +155,7 @@ fn read_request(payload: &Bytes) -> Result<Request, codec::Error> {
     Request::parse(&Message::parse(payload, Uuid::new_v4())?)
 }
 
-fn answer(node: Node, request: &Request, around: &mut Surroundings<'_>) -> Result<Effect, Error> {
+fn answer(node: Node, request: &Request, around: &mut Surroundings<'_>) -> Result<Option<Effect>, Error> {
     let (response, dialect) = match &node {
         Node::Management(queue, part) => (
             management::handle(request, around.broker, queue, *part, around.now),
@@ -172,26 +174,24 @@ fn answer(node: Node, request: &Request, around: &mut Surroundings<'_>) -> Resul
             "request refused"
         );
     }
+    if !matches!(response.fate, Fate::Answer { .. }) {
+        return Ok(Effect::of(response.fate));
+    }
     let payload = request.answer(response, dialect)?;
-    Ok(Effect::Reply {
+    Ok(Some(Effect::Reply {
         node,
         reply_to: request.reply_to.clone(),
         payload,
-    })
-}
-
-enum Collected {
-    More,
-    Delivery(Arrived),
-    TooLarge(u64),
+    }))
 }
 
 impl Incoming {
-    /// Puts the frames of a delivery together.
-    fn collect(&mut self, transfer: &Transfer, payload: Bytes) -> Result<Collected, Error> {
+    /// Puts the frames of a delivery together; `None` while more are to come. Of a delivery that is too large only
+    /// the size is kept.
+    fn collect(&mut self, transfer: &Transfer, payload: Bytes) -> Result<Option<Arrived>, Error> {
         if transfer.aborted {
             self.partial = None;
-            return Ok(Collected::More);
+            return Ok(None);
         }
         let mut partial = match self.partial.take() {
             Some(partial) => partial,
@@ -204,26 +204,34 @@ impl Incoming {
                 })?,
                 format: transfer.message_format.unwrap_or(0),
                 settled: false,
+                size: 0,
                 payload: BytesMut::new(),
             },
         };
         partial.settled |= transfer.settled.unwrap_or(false);
-        let whole = partial.payload.is_empty() && !transfer.more;
-        if (partial.payload.len() + payload.len()) as u64 > self.max_message_size {
-            return Ok(Collected::TooLarge(self.max_message_size));
-        }
-        if !whole {
+        let first = partial.size == 0;
+        partial.size += payload.len() as u64;
+        let too_large = partial.size > self.max_message_size;
+        if too_large {
+            partial.payload.clear();
+        } else if transfer.more || !first {
             partial.payload.extend_from_slice(&payload);
         }
         if transfer.more {
             self.partial = Some(partial);
-            return Ok(Collected::More);
+            return Ok(None);
         }
-        Ok(Collected::Delivery(Arrived {
+        Ok(Some(Arrived {
             delivery_id: partial.delivery_id,
             format: partial.format,
             settled: partial.settled,
-            payload: if whole { payload } else { partial.payload.freeze() },
+            size: partial.size,
+            // The usual case, one frame, is not copied.
+            payload: if first && !too_large {
+                payload
+            } else {
+                partial.payload.freeze()
+            },
         }))
     }
 }
