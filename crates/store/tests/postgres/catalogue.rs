@@ -405,7 +405,7 @@ async fn an_album_whose_statement_is_cut_short_is_temporary() {
     let mut snapshot = Snapshot::open(&database.catalogue_pool).await.unwrap();
     database
         .owner_pool
-        .execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction' AND datname = current_database()")
+        .execute("SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity WHERE state = 'idle in transaction' AND datname = current_database()")
         .await
         .unwrap();
 

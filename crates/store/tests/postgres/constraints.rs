@@ -4,7 +4,7 @@ use store::testing;
 use crate::fixtures::{Stage, at_stage};
 
 /// Where the report is, what is done to its row behind the code's back, and which constraint refuses it.
-const CONTRADICTIONS: [(Stage, &str, &str); 23] = [
+const CONTRADICTIONS: [(Stage, &str, &str); 24] = [
     (Stage::Accepted, "state = 'Paused'", "reports_state_is_known"),
     (
         Stage::Accepted,
@@ -115,6 +115,11 @@ const CONTRADICTIONS: [(Stage, &str, &str); 23] = [
         Stage::Accepted,
         "expires_at = created_at",
         "reports_expire_after_creation",
+    ),
+    (
+        Stage::Processing,
+        "file_retained = true",
+        "reports_only_a_finished_file_is_retained",
     ),
 ];
 

@@ -10,6 +10,7 @@ mod acceptance;
 mod catalogue;
 mod constraints;
 mod custom_resources;
+mod files;
 mod fixtures;
 mod memory;
 mod migrations;

@@ -66,7 +66,7 @@ async fn a_lost_connection_is_made_anew_and_the_gap_is_told() {
     let database = testing::database().await;
     let mut notifications = reports::listen(&database.pool).await.unwrap();
     let killed = sqlx::query_scalar::<_, bool>(
-        "SELECT bool_and(pg_terminate_backend(pid)) FROM pg_stat_activity
+        "SELECT bool_and(pg_terminate_backend(pid, 30000)) FROM pg_stat_activity
          WHERE datname = current_database() AND query LIKE 'LISTEN%'",
     )
     .fetch_one(&database.owner_pool)

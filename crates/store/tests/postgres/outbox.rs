@@ -96,7 +96,7 @@ async fn a_relay_that_dies_gives_its_messages_back() {
     dying.mark_processed(&all, at(1)).await.unwrap();
 
     let killed = sqlx::query_scalar::<_, bool>(
-        "SELECT bool_and(pg_terminate_backend(pid)) FROM pg_stat_activity
+        "SELECT bool_and(pg_terminate_backend(pid, 30000)) FROM pg_stat_activity
          WHERE datname = current_database() AND state = 'idle in transaction'",
     )
     .fetch_one(&database.owner_pool)
