@@ -140,7 +140,10 @@ impl World {
         let message = row.text("failure_message").expect("a failure has a message");
         // The custom resource may add the next command to type.
         let said = &succeeded.message;
-        assert!(said.starts_with(&message), "row: {message}; custom resource: {said}");
+        assert!(
+            said.starts_with(&message),
+            "row: {message}; custom resource: {said}"
+        );
         let advice = reason
             .parse::<domain::FailureReason>()
             .expect("a known reason")
