@@ -323,6 +323,6 @@ mod tests {
             ["10", "a title that is a good deal too long to be shown\n"],
         ];
         let records = records.map(|record| csv::StringRecord::from(record.to_vec()));
-        assert_eq!(table(&records), "a   title\n10  a title that is a good dea…\n");
+        assert_eq!(table(&records), "a   title\n10  a title that is a good deal…\n");
     }
 }

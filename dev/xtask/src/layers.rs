@@ -3,7 +3,11 @@
 //! The direct dependencies come from `cargo metadata`. What a crate may not have even at second hand comes
 //! from `cargo tree`, which (other than the metadata) resolves the features of that crate alone.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Result, bail};
 use serde::Deserialize;
@@ -52,6 +56,16 @@ const MUST_NOT_HAVE: &[(&str, &[&str])] = &[
     ("store", &["kube*", "axum*", "azure_*", "fe2o3-amqp*"]),
 ];
 
+/// What a source file of a member other than `store` must not have: only `store` has SQL. (The types of
+/// sqlx's pools and errors go through all of them.)
+const SQL: &[&str] = &[
+    "sqlx::query",
+    "sqlx::raw_sql",
+    "query!(",
+    "query_as!(",
+    "query_scalar!(",
+];
+
 #[derive(Deserialize)]
 struct Metadata {
     packages: Vec<Package>,
@@ -60,6 +74,7 @@ struct Metadata {
 #[derive(Deserialize)]
 struct Package {
     name: String,
+    manifest_path: PathBuf,
     dependencies: Vec<Dependency>,
 }
 
@@ -78,7 +93,16 @@ pub fn check(project: &Project) -> Result<()> {
         let metadata = cmd!(project.sh, "cargo metadata --format-version 1 --no-deps")
             .quiet()
             .read()?;
-        let mut broken = direct(&serde_json::from_str(&metadata)?);
+        let metadata = serde_json::from_str(&metadata)?;
+        let mut broken = direct(&metadata);
+        for package in with_rules(&metadata).filter(|package| package.name != "store") {
+            let folder = package.manifest_path.with_file_name("src");
+            broken.extend(
+                statements(&folder)?
+                    .iter()
+                    .map(|file| format!("SQL belongs into crates/store, not {file}")),
+            );
+        }
         for &(member, banned) in MUST_NOT_HAVE {
             let tree = cmd!(project.sh, "cargo tree -p {member} -e normal --prefix none")
                 .quiet()
@@ -90,6 +114,30 @@ pub fn check(project: &Project) -> Result<()> {
         }
         bail!("{}", broken.join("\n"))
     })
+}
+
+fn with_rules(metadata: &Metadata) -> impl Iterator<Item = &Package> {
+    metadata
+        .packages
+        .iter()
+        .filter(|package| MAY_USE.iter().any(|(name, _)| *name == package.name))
+}
+
+/// The source files below the folder that hold SQL. This file names what it looks for.
+fn statements(folder: &Path) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(statements(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with(file!()) {
+            let text = fs::read_to_string(&path)?;
+            if SQL.iter().any(|sql| text.contains(sql)) {
+                found.push(path.display().to_string());
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// The direct dependencies between members that [`MAY_USE`] does not allow.
@@ -138,6 +186,7 @@ mod tests {
     fn package(name: &str, dependencies: &[(&str, Option<&str>)]) -> Package {
         Package {
             name: name.to_owned(),
+            manifest_path: PathBuf::new(),
             dependencies: dependencies
                 .iter()
                 .map(|(name, kind)| Dependency {
@@ -162,6 +211,19 @@ mod tests {
             ],
         };
         assert_eq!(direct(&metadata), ["domain must not depend on store"]);
+    }
+
+    #[test]
+    fn sql_is_found_wherever_it_stands() {
+        let folder = std::env::temp_dir().join(format!("xtask-layers-{}", std::process::id()));
+        fs::create_dir_all(folder.join("routes")).unwrap();
+        fs::write(folder.join("lib.rs"), "use sqlx::PgPool;").unwrap();
+        fs::write(folder.join("routes/get.rs"), "sqlx::query(\"SELECT 1\")").unwrap();
+
+        let found = statements(&folder).unwrap();
+
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(found, [folder.join("routes/get.rs").display().to_string()]);
     }
 
     #[test]
