@@ -21,8 +21,9 @@ pub struct Config {
     )]
     pub api_listen: SocketAddr,
 
-    /// How long a report and its file are kept from the request on, in seconds. Default: seven days.
-    #[arg(long, env = "REPORT_RETENTION_SECONDS", default_value = "604800", value_parser = seconds, value_name = "SECONDS")]
+    /// How long a report and its file are kept from the request on, in seconds: at least 60, at most
+    /// ten years. Default: seven days.
+    #[arg(long, env = "REPORT_RETENTION_SECONDS", default_value = "604800", value_parser = retention_seconds, value_name = "SECONDS")]
     pub report_retention_seconds: Duration,
 
     /// How long a download link works, in seconds: at least 60, at most 900.
@@ -58,10 +59,9 @@ pub struct Config {
     pub telemetry: TelemetryArgs,
 }
 
-/// Whose bearer tokens are believed. A key, a key set, or both.
+/// Whose bearer tokens are believed.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Tokens")]
-#[group(id = "token_keys", required = true, multiple = true, args = ["jwt_key", "jwt_jwks_url"])]
 pub struct AuthArgs {
     /// The `iss` that a token must have.
     #[arg(
@@ -81,6 +81,20 @@ pub struct AuthArgs {
     )]
     pub jwt_audience: String,
 
+    /// What they are signed with.
+    #[command(flatten)]
+    pub keys: JwtKeys,
+
+    /// The least time between two looks at the key set, in seconds, however many tokens name an
+    /// unknown key.
+    #[arg(long, env = "JWT_JWKS_REFRESH_SECONDS", default_value = "30", value_parser = seconds, value_name = "SECONDS")]
+    pub jwt_jwks_refresh_seconds: Duration,
+}
+
+/// A shared key, a published key set, or both.
+#[derive(Args, Clone, Debug)]
+#[group(required = true, multiple = true)]
+pub struct JwtKeys {
     /// The shared key of HS256 tokens: at least 32 bytes. Secret; this or the key set is required.
     #[arg(long, env = "JWT_KEY", hide_env_values = true, value_name = "KEY")]
     pub jwt_key: Option<SecretString>,
@@ -88,11 +102,6 @@ pub struct AuthArgs {
     /// Where the issuer publishes the keys of RS256 and ES256 tokens; https, or http on this machine.
     #[arg(long, env = "JWT_JWKS_URL", value_name = "URL")]
     pub jwt_jwks_url: Option<Url>,
-
-    /// The least time between two looks at the key set, in seconds, however many tokens name an
-    /// unknown key.
-    #[arg(long, env = "JWT_JWKS_REFRESH_SECONDS", default_value = "30", value_parser = seconds, value_name = "SECONDS")]
-    pub jwt_jwks_refresh_seconds: Duration,
 }
 
 /// The cluster in which reports are shown.
@@ -126,14 +135,23 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .map_err(|_| "must be a whole number of seconds".to_owned())
 }
 
-/// The most comes from the product's rule that a link lives 15 minutes at most.
-fn download_seconds(text: &str) -> Result<Duration, String> {
+fn seconds_between(text: &str, least: u64, most: u64) -> Result<Duration, String> {
     let duration = seconds(text)?;
-    if (60..=900).contains(&duration.as_secs()) {
+    if (least..=most).contains(&duration.as_secs()) {
         Ok(duration)
     } else {
-        Err("must be from 60 to 900 seconds".to_owned())
+        Err(format!("must be from {least} to {most} seconds"))
     }
+}
+
+/// Ten years keep every moment of expiry within the calendar.
+fn retention_seconds(text: &str) -> Result<Duration, String> {
+    seconds_between(text, 60, 315_360_000)
+}
+
+/// The most comes from the product's rule that a link lives 15 minutes at most.
+fn download_seconds(text: &str) -> Result<Duration, String> {
+    seconds_between(text, 60, 900)
 }
 
 #[cfg(test)]
@@ -172,19 +190,21 @@ mod tests {
 
     #[test]
     fn some_key_for_tokens_is_required() {
-        let error = Config::try_parse_from(&ENOUGH[..5]).unwrap_err().to_string();
+        let without = ENOUGH[..5].iter().chain(&["--jwt-issuer", "Somebody"]);
+        let error = Config::try_parse_from(without).unwrap_err().to_string();
         assert!(
-            error.contains("--jwt-key") && error.contains("--jwt-jwks-url"),
+            error.contains("<--jwt-key <KEY>|--jwt-jwks-url <URL>>"),
             "{error}"
         );
     }
 
     #[rstest]
-    #[case::too_long("901")]
-    #[case::too_short("59")]
-    #[case::not_a_number("15m")]
-    fn a_download_link_lives_one_to_fifteen_minutes(#[case] seconds: &str) {
-        let error = parse(&["--download-url-seconds", seconds]).unwrap_err();
-        assert!(error.contains("seconds"), "{error}");
+    #[case::link_too_long("--download-url-seconds", "901", "must be from 60 to 900 seconds")]
+    #[case::link_too_short("--download-url-seconds", "59", "must be from 60 to 900 seconds")]
+    #[case::not_a_number("--download-url-seconds", "15m", "must be a whole number of seconds")]
+    #[case::kept_for_no_time("--report-retention-seconds", "0", "must be from 60 to 315360000 seconds")]
+    fn a_time_out_of_its_range_is_refused(#[case] option: &str, #[case] value: &str, #[case] message: &str) {
+        let error = parse(&[option, value]).unwrap_err();
+        assert!(error.contains(message), "{error}");
     }
 }

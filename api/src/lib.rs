@@ -20,5 +20,5 @@ mod server;
 mod service;
 mod traceparent;
 
-pub use config::{AuthArgs, Config, KubernetesArgs};
+pub use config::{AuthArgs, Config, JwtKeys, KubernetesArgs};
 pub use server::{Server, ServerError};

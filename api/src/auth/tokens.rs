@@ -68,14 +68,14 @@ impl Tokens {
     /// # Errors
     /// [`TokensConfigError`]
     pub fn new(args: &AuthArgs) -> Result<Self, TokensConfigError> {
-        let shared = match &args.jwt_key {
+        let shared = match &args.keys.jwt_key {
             None => None,
             Some(key) if key.expose_secret().len() < HS256_KEY_MIN => {
                 return Err(TokensConfigError::ShortKey);
             }
             Some(key) => Some(DecodingKey::from_secret(key.expose_secret().as_bytes())),
         };
-        let published = match &args.jwt_jwks_url {
+        let published = match &args.keys.jwt_jwks_url {
             None => None,
             Some(url) => Some(Jwks::new(url.clone(), args.jwt_jwks_refresh_seconds)?),
         };

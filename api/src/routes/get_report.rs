@@ -24,8 +24,8 @@ pub const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// Where the report is and, when it is finished, a link to its file.
 pub async fn get_report(
     State(service): State<Service>,
-    ReportIdInPath(id): ReportIdInPath,
     caller: Caller,
+    ReportIdInPath(id): ReportIdInPath,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let now = Timestamp::now();

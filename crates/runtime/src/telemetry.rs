@@ -74,3 +74,23 @@ pub fn start(args: &TelemetryArgs) -> Result<(), TelemetryError> {
     }
     .map_err(TelemetryError::Start)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_that_is_none_is_named() {
+        let args = TelemetryArgs {
+            log_format: LogFormat::Text,
+            log: "api=loud".to_owned(),
+        };
+
+        let error = start(&args).unwrap_err();
+
+        assert_eq!(
+            error.to_string(),
+            "LOG is not a filter such as info,sqlx=warn: 'api=loud'"
+        );
+    }
+}
