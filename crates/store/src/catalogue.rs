@@ -6,8 +6,11 @@ use domain::{Instant, Parameters};
 use futures::{Stream, StreamExt as _};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
-use sqlx::{PgPool, Postgres, Transaction};
+use secrecy::SecretString;
+use sqlx::{ConnectOptions as _, PgPool, Postgres, Transaction};
 use uuid::Uuid;
+
+use crate::pool::{self, InvalidUrl};
 
 /// Which read of the catalogue failed.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +54,18 @@ impl Error {
             _ => ErrorKind::Unavailable,
         }
     }
+}
+
+/// A pool of the one connection that a [`Snapshot`] takes, see [`pool::connect`]. Its statements are not logged
+/// as slow ones: to read a whole catalogue takes long by its nature.
+///
+/// # Errors
+/// [`InvalidUrl`].
+pub fn connect(url: &SecretString, application: &str) -> Result<PgPool, InvalidUrl> {
+    let pool = pool::connect(url, 1, application)?;
+    let options = pool.connect_options();
+    pool.set_connect_options(options.as_ref().clone().disable_statement_logging());
+    Ok(pool)
 }
 
 /// One snapshot of the catalogue: everything read through it is of one moment.

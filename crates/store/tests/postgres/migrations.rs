@@ -234,8 +234,8 @@ async fn databases_of_one_server_may_create_the_roles_at_the_same_time() {
     let prefix = format!("race_{}", Uuid::new_v4().simple());
     let statements = include_str!("../../../../migrations/20261124130000_create_roles.sql")
         .replace("popularity_reports", &prefix);
-    for _ in 0..5 {
-        let databases = futures::future::join_all((0..6).map(|_| testing::empty_database())).await;
+    for _ in 0..3 {
+        let databases = futures::future::join_all((0..4).map(|_| testing::empty_database())).await;
 
         let runs = databases.iter().map(|database| {
             let (pool, statements) = (database.owner_pool.clone(), statements.clone());
