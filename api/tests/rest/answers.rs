@@ -91,7 +91,7 @@ async fn a_user_does_not_see_reports_that_came_as_custom_resources() {
 #[case::not_utf_8("/reports/%ff")]
 #[tokio::test]
 async fn an_id_that_is_none_is_named(#[case] path: &str) {
-    let api = Api::start().await;
+    let api = Api::start_without_database(&[]).await;
 
     let answer = Answer::to(api.get(path)).await;
 

@@ -104,7 +104,7 @@ async fn without_a_key_each_request_is_another_report() {
 #[case::twice(&["one", "two"])]
 #[tokio::test]
 async fn a_key_that_cannot_be_one_is_refused(#[case] keys: &[&str]) {
-    let api = Api::start().await;
+    let api = Api::start_without_database(&[]).await;
     let request = keys
         .iter()
         .fold(api.post(), |request, key| request.header(KEY, *key));
@@ -120,5 +120,4 @@ async fn a_key_that_cannot_be_one_is_refused(#[case] keys: &[&str]) {
             "message": "must be 1 to 255 printable ASCII characters, given once",
         }])
     );
-    assert_eq!(api.rows().await, 0);
 }

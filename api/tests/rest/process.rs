@@ -6,7 +6,7 @@ use rstest::rstest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{Answer, Api, Token, USER, config};
+use crate::support::{Answer, Api, NO_DATABASE, Token, USER, config};
 
 #[tokio::test]
 async fn with_its_database_the_service_is_ready() {
@@ -24,16 +24,14 @@ async fn with_its_database_the_service_is_ready() {
 
 #[tokio::test]
 async fn without_its_database_the_service_is_alive_and_not_ready() {
-    let database = store::testing::database().await;
-    let nobody = "postgres://nobody:secret@127.0.0.1:1/nothing".into();
-    let api = Api::start_on(database, &nobody, &[]).await;
+    let api = Api::start_without_database(&[]).await;
 
     let live = Answer::to(api.anonymous(Method::GET, "/_health/live")).await;
     let ready = Answer::to(api.anonymous(Method::GET, "/_health/ready")).await;
 
     assert_eq!(live.status, StatusCode::OK);
     assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert!(!ready.text.contains("secret"), "{}", ready.text);
+    assert!(!ready.text.contains("database-secret"), "{}", ready.text);
 }
 
 #[tokio::test]
@@ -92,7 +90,7 @@ async fn a_request_under_way_is_answered_before_the_service_stops() {
 
 #[tokio::test]
 async fn the_service_stops_when_the_grace_time_is_over_whatever_is_under_way() {
-    let api = Api::start_with(&["--shutdown-grace-seconds=0"]).await;
+    let api = Api::start_without_database(&["--shutdown-grace-seconds=0"]).await;
     let mut connection = TcpStream::connect(api.address).await.unwrap();
     connection
         .write_all(b"POST /reports/popularity HTTP/1.1\r\nHost: api\r\nContent-Length: 2\r\n\r\n{")
@@ -117,9 +115,10 @@ async fn the_service_stops_when_the_grace_time_is_over_whatever_is_under_way() {
 )]
 #[tokio::test]
 async fn options_that_can_never_work_are_refused_at_the_start(#[case] option: &str, #[case] message: &str) {
-    let url = "postgres://nobody@127.0.0.1:1/nothing".into();
-
-    let error = Server::bind(config(&url, &[option])).await.err().unwrap();
+    let error = Server::bind(config(&NO_DATABASE.into(), &[option]))
+        .await
+        .err()
+        .unwrap();
 
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(&error);

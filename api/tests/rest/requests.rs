@@ -51,7 +51,7 @@ async fn an_accepted_report_is_one_row_and_one_message() {
     let answer = Answer::to(api.post().header("traceparent", traceparent)).await;
 
     let id = answer.report_id();
-    let report = store::reports::get(&api.database.pool, id)
+    let report = store::reports::get(&api.database().pool, id)
         .await
         .unwrap()
         .unwrap();
@@ -63,7 +63,7 @@ async fn an_accepted_report_is_one_row_and_one_message() {
     );
     assert!(report.created_at >= before - SignedDuration::from_millis(1));
     let messages: Vec<String> = sqlx::query_scalar("SELECT payload->>'reportId' FROM outbox_messages")
-        .fetch_all(&api.database.owner_pool)
+        .fetch_all(&api.database().owner_pool)
         .await
         .unwrap();
     assert_eq!((api.rows().await, messages), (1, vec![id.to_string()]));
@@ -75,7 +75,7 @@ async fn a_request_without_a_trace_begins_one() {
 
     let answer = Answer::to(api.post().header("traceparent", "nonsense")).await;
 
-    let report = store::reports::get(&api.database.pool, answer.report_id()).await;
+    let report = store::reports::get(&api.database().pool, answer.report_id()).await;
     let traceparent = report.unwrap().unwrap().traceparent.unwrap();
     assert!(
         traceparent.starts_with("00-") && traceparent.len() == 55,
@@ -104,7 +104,7 @@ async fn rest_refuses_what_the_custom_resource_refuses_with_the_same_words() {
 
 #[tokio::test]
 async fn every_wrong_field_is_named_at_once() {
-    let api = Api::start().await;
+    let api = Api::start_without_database(&[]).await;
 
     let answer = Answer::to(api.post().json(&json!({
         "from": "2026-02-01T00:00:00Z",
@@ -126,7 +126,7 @@ async fn every_wrong_field_is_named_at_once() {
 #[case::not_utf_8_json("{\"genre\": \"\\ud800\"}")]
 #[tokio::test]
 async fn a_body_that_is_not_json_is_refused_with_the_place(#[case] body: &'static str) {
-    let api = Api::start().await;
+    let api = Api::start_without_database(&[]).await;
 
     let answer = Answer::to(api.post().header(CONTENT_TYPE, "application/json").body(body)).await;
 
@@ -142,7 +142,7 @@ async fn a_body_that_is_not_json_is_refused_with_the_place(#[case] body: &'stati
 #[case::null("null")]
 #[tokio::test]
 async fn a_body_that_is_no_object_is_refused(#[case] body: &'static str) {
-    let api = Api::start().await;
+    let api = Api::start_without_database(&[]).await;
 
     let answer = Answer::to(api.post().header(CONTENT_TYPE, "application/json").body(body)).await;
 
@@ -155,7 +155,7 @@ async fn a_body_that_is_no_object_is_refused(#[case] body: &'static str) {
 
 #[tokio::test]
 async fn a_body_of_another_type_is_refused() {
-    let api = Api::start().await;
+    let api = Api::start_without_database(&[]).await;
 
     let form = Answer::to(
         api.post()
@@ -177,7 +177,7 @@ async fn a_body_of_another_type_is_refused() {
 
 #[tokio::test]
 async fn a_body_that_is_too_large_is_refused() {
-    let api = Api::start().await;
+    let api = Api::start_without_database(&[]).await;
 
     let answer = Answer::to(api.post().json(&json!({ "genre": "x".repeat(16 * 1024) }))).await;
 
@@ -186,9 +186,7 @@ async fn a_body_that_is_too_large_is_refused() {
 
 #[tokio::test]
 async fn with_the_database_away_a_request_is_told_to_come_again() {
-    let database = store::testing::database().await;
-    let nobody = "postgres://nobody@127.0.0.1:1/nothing".into();
-    let api = Api::start_on(database, &nobody, &[]).await;
+    let api = Api::start_without_database(&[]).await;
 
     let answer = Answer::to(api.post()).await;
 
@@ -198,7 +196,7 @@ async fn with_the_database_away_a_request_is_told_to_come_again() {
 #[tokio::test]
 async fn a_database_that_hangs_is_not_waited_for_forever() {
     let api = Api::start_with(&["--request-timeout-seconds=1"]).await;
-    let mut lock = api.database.owner_pool.begin().await.unwrap();
+    let mut lock = api.database().owner_pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE reports")
         .execute(&mut *lock)
         .await

@@ -24,10 +24,13 @@ const STORAGE: &str = "DefaultEndpointsProtocol=http;AccountName=devstoreaccount
     AccountKey=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==;\
     BlobEndpoint=http://127.0.0.1:1/devstoreaccount1;";
 
+/// Nothing listens there.
+pub const NO_DATABASE: &str = "postgres://nobody:database-secret@127.0.0.1:1/nothing";
+
 /// A running service.
 pub struct Api {
     pub address: SocketAddr,
-    pub database: TestDatabase,
+    database: Option<TestDatabase>,
     pub shutdown: CancellationToken,
     pub running: JoinHandle<Result<(), ServerError>>,
     http: reqwest::Client,
@@ -42,11 +45,15 @@ impl Api {
     pub async fn start_with(options: &[&str]) -> Self {
         let database = store::testing::database().await;
         let url = database.app_url.clone();
-        Self::start_on(database, &url, options).await
+        Self::start_at(&url, Some(database), options).await
     }
 
-    /// With the database at another URL than the test's.
-    pub async fn start_on(database: TestDatabase, url: &SecretString, options: &[&str]) -> Self {
+    /// With a database that is away: also for tests of what is refused before it would be asked.
+    pub async fn start_without_database(options: &[&str]) -> Self {
+        Self::start_at(&NO_DATABASE.into(), None, options).await
+    }
+
+    async fn start_at(url: &SecretString, database: Option<TestDatabase>, options: &[&str]) -> Self {
         let server = Server::bind(config(url, options)).await.unwrap();
         let address = server.local_addr();
         let shutdown = CancellationToken::new();
@@ -58,6 +65,13 @@ impl Api {
             running,
             http: reqwest::Client::new(),
         }
+    }
+
+    /// The service's database.
+    pub fn database(&self) -> &TestDatabase {
+        self.database
+            .as_ref()
+            .expect("a service that was started with a database")
     }
 
     /// A request without a token.
