@@ -228,3 +228,141 @@ impl Consumer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use prometheus_client::registry::Registry;
+    use rstest::rstest;
+    use servicebus::{Outgoing, SenderOptions};
+    use servicebus_emulator::Running;
+    use store::testing::{TestDatabase, database};
+
+    use super::*;
+    use crate::context::Wake;
+    use crate::testing::{QUEUE, adopt, broker, noon, noon_and, report_id};
+
+    struct Here {
+        database: TestDatabase,
+        _broker: Running,
+        client: servicebus::Client,
+        wakes: Wakes,
+        consumer: Consumer,
+    }
+
+    async fn here() -> Here {
+        let database = database().await;
+        let (broker, client) = broker().await;
+        let wakes = Wakes::new();
+        let consumer = Consumer::new(
+            database.pool.clone(),
+            client.receiver(QUEUE, 1),
+            wakes.clone(),
+            Metrics::register(&mut Registry::default()),
+        );
+        Here {
+            database,
+            _broker: broker,
+            client,
+            wakes,
+            consumer,
+        }
+    }
+
+    fn body() -> Vec<u8> {
+        let event = ExportRequested::new(report_id(), domain::Parameters::default(), noon());
+        serde_json::to_vec(&event).unwrap()
+    }
+
+    impl Here {
+        /// Sends a message and lets the consumer handle it.
+        async fn handles(&self, body: Vec<u8>) {
+            let message = Outgoing {
+                message_id: "m".to_owned(),
+                body: Bytes::from(body),
+                ..Outgoing::default()
+            };
+            let sender = self.client.sender(QUEUE, SenderOptions::default());
+            assert!(sender.send(vec![message]).await.all_accepted());
+            let received = self.consumer.receiver.recv().await.unwrap();
+            self.consumer.handle(&received, noon_and(2)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_dispatches_its_report_and_wakes_the_controller() {
+        let here = here().await;
+        adopt(&here.database.pool).await;
+        let mut woken = here.wakes.listen();
+
+        here.handles(body()).await;
+
+        let row = reports::get(&here.database.pool, report_id())
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(row.dispatched_at, Some(noon_and(2)));
+        assert_eq!(woken.try_recv(), Ok(Wake::Report(report_id())));
+    }
+
+    #[tokio::test]
+    async fn a_second_message_for_the_same_report_is_superseded() {
+        let here = here().await;
+        adopt(&here.database.pool).await;
+
+        let first = here.consumer.judge(&body(), noon_and(2)).await;
+        let second = here.consumer.judge(&body(), noon_and(3)).await;
+
+        assert_eq!(first, Verdict::Dispatched(report_id()));
+        assert_eq!(second, Verdict::Superseded(report_id(), State::Pending));
+    }
+
+    #[rstest]
+    #[case::no_json(b"hello".to_vec(), dead_letter::MALFORMED)]
+    #[case::another_thing(br#"{"version":1,"reportId":"no uuid"}"#.to_vec(), dead_letter::MALFORMED)]
+    #[case::a_later_version(br#"{"version":2,"what":"ever"}"#.to_vec(), dead_letter::UNSUPPORTED_VERSION)]
+    #[case::no_such_report(body(), dead_letter::UNKNOWN_REPORT)]
+    #[tokio::test]
+    async fn a_message_that_nobody_can_use_is_dead_lettered_with_a_reason(
+        #[case] body: Vec<u8>,
+        #[case] reason: &str,
+    ) {
+        let here = here().await;
+
+        here.handles(body).await;
+
+        let dead = here.client.receiver(&format!("{QUEUE}/$DeadLetterQueue"), 1);
+        let message = dead.recv().await.unwrap();
+        assert_eq!(message.dead_letter_reason(), Some(reason));
+        assert!(
+            message
+                .dead_letter_description()
+                .is_some_and(|words| !words.is_empty())
+        );
+    }
+
+    #[tokio::test]
+    async fn a_message_goes_back_to_the_queue_while_the_database_is_away() {
+        let here = here().await;
+        here.database.pool.close().await;
+
+        here.handles(body()).await;
+
+        let again = here.consumer.receiver.recv().await.unwrap();
+        assert_eq!(again.delivery_count, 1);
+    }
+
+    #[tokio::test]
+    async fn the_consumer_stops_when_it_is_told_to() {
+        let here = here().await;
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(here.consumer.run(shutdown.clone()));
+
+        shutdown.cancel();
+
+        tokio::time::timeout(Duration::from_secs(10), running)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+}

@@ -243,6 +243,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::testing::{Exchange, api_server, found, stored_as_sent};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_700_000_000 + second).unwrap()
@@ -300,6 +301,123 @@ mod tests {
         assert_eq!(taken.holder_identity.as_deref(), Some("me"));
         assert_eq!(taken.acquire_time, Some(MicroTime(at(20))));
         assert_eq!(taken.lease_transitions, Some(5));
+    }
+
+    const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/music/leases/test";
+    const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/music/leases";
+
+    fn candidate(client: kube::Client) -> (Candidate, watch::Sender<bool>, watch::Receiver<bool>) {
+        let (leading, led) = watch::channel(false);
+        (
+            Candidate::new(Api::namespaced(client, "music"), "test", "me"),
+            leading,
+            led,
+        )
+    }
+
+    fn stored(holder: &str, renewed: Timestamp) -> Exchange {
+        let spec = LeaseSpec {
+            renew_time: Some(MicroTime(renewed)),
+            ..lease(Some(holder), None)
+        };
+        found(
+            "GET",
+            LEASE,
+            serde_json::json!({
+                "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+                "metadata": {"name": "test", "resourceVersion": "7"}, "spec": spec,
+            }),
+        )
+    }
+
+    fn replaced() -> Exchange {
+        stored_as_sent("PUT", LEASE)
+    }
+
+    #[tokio::test]
+    async fn the_first_candidate_leads_and_gives_the_lease_back_on_its_way_out() {
+        let (client, seen) = api_server([
+            found("GET", LEASE, serde_json::Value::Null).refused(404, "not found"),
+            stored_as_sent("POST", LEASES),
+            stored("me", Timestamp::now()),
+            replaced(),
+        ]);
+        let (candidate, leading, mut led) = candidate(client);
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(candidate.run(leading, shutdown.clone()));
+
+        led.wait_for(|leading| *leading).await.unwrap();
+        shutdown.cancel();
+        running.await.unwrap();
+
+        assert!(!*led.borrow());
+        let bodies = seen.bodies().await;
+        assert_eq!(bodies[1]["spec"]["holderIdentity"], "me");
+        assert!(bodies[3]["spec"].get("holderIdentity").is_none());
+        assert_eq!(bodies[3]["metadata"]["resourceVersion"], "7");
+    }
+
+    #[tokio::test]
+    async fn a_leader_stops_at_once_when_another_has_the_lease() {
+        let (client, seen) = api_server([
+            stored("me", Timestamp::now()),
+            replaced(),
+            stored("other", Timestamp::now() + SignedDuration::from_secs(60)),
+        ]);
+        let (candidate, leading, mut led) = candidate(client);
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(candidate.run(leading, shutdown.clone()));
+
+        led.wait_for(|leading| *leading).await.unwrap();
+        led.wait_for(|leading| !*leading).await.unwrap();
+        shutdown.cancel();
+        running.await.unwrap();
+
+        seen.bodies().await;
+    }
+
+    #[tokio::test]
+    async fn a_candidate_that_is_second_to_write_stands_by() {
+        let (client, seen) = api_server([
+            stored("other", Timestamp::UNIX_EPOCH),
+            replaced().refused(409, "modified"),
+        ]);
+        let (candidate, _leading, _led) = candidate(client);
+
+        assert!(!candidate.attempt(Timestamp::now()).await.unwrap());
+        drop(candidate);
+        seen.bodies().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_whose_api_server_hangs_stops_before_its_lease_runs_out() {
+        let (service, mut handle) = tower_test::mock::pair();
+        let client = kube::Client::new(service, "music");
+        let (candidate, leading, mut led) = candidate(client);
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(candidate.run(leading, shutdown.clone()));
+        for exchange in [stored("me", Timestamp::now()), replaced()] {
+            let (request, respond) = handle.next_request().await.unwrap();
+            let request: http::Request<kube::client::Body> = request;
+            let body = request.into_body().collect_bytes().await.unwrap();
+            respond.send_response(exchange.into_response(&body));
+        }
+        led.wait_for(|leading| *leading).await.unwrap();
+        let renewed = Instant::now();
+
+        // every further request is taken and never answered
+        let hanging = tokio::spawn(async move {
+            let mut taken = Vec::new();
+            while let Some(request) = handle.next_request().await {
+                taken.push(request);
+            }
+        });
+        led.wait_for(|leading| !*leading).await.unwrap();
+
+        assert!(renewed.elapsed() <= RENEW_DEADLINE + Duration::from_millis(10));
+        shutdown.cancel();
+        running.await.unwrap();
+        hanging.abort();
     }
 
     #[test]

@@ -220,3 +220,225 @@ fn put_off(now: Timestamp, attempts: u32, error: &servicebus::Error) -> Timestam
     let delay = SignedDuration::try_from(backoff.random_delay(attempts)).unwrap_or(SignedDuration::ZERO);
     now.checked_add(delay).unwrap_or(now)
 }
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+    use servicebus::SenderOptions;
+    use servicebus_emulator::{QueueFaults, Refusals, Running};
+    use store::testing::{TestDatabase, database};
+
+    use super::*;
+    use crate::testing::{QUEUE, adopt, broker, noon, noon_and, outbox_id, report_id};
+
+    struct Here {
+        database: TestDatabase,
+        broker: Running,
+        client: servicebus::Client,
+        relay: Relay,
+    }
+
+    async fn here() -> Here {
+        let database = database().await;
+        let (broker, client) = broker().await;
+        let options = SenderOptions {
+            retries: 0,
+            ..SenderOptions::default()
+        };
+        let relay = Relay::new(
+            database.pool.clone(),
+            client.sender(QUEUE, options),
+            Metrics::register(&mut Registry::default()),
+        );
+        Here {
+            database,
+            broker,
+            client,
+            relay,
+        }
+    }
+
+    impl Here {
+        async fn waiting(&self) -> u64 {
+            outbox::backlog(&self.database.pool).await.unwrap().count
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_carries_its_outbox_id_and_is_marked_once_it_is_accepted() {
+        let here = here().await;
+        adopt(&here.database.pool).await;
+
+        let pass = here.relay.pass(BATCH, noon_and(1)).await.unwrap();
+
+        assert_eq!(
+            pass,
+            Pass {
+                claimed: 1,
+                accepted: 1
+            }
+        );
+        assert_eq!(here.waiting().await, 0);
+        let message = here.client.receiver(QUEUE, 1).recv().await.unwrap();
+        assert_eq!(message.message_id, outbox_id().to_string());
+        assert_eq!(message.subject.as_deref(), Some("ExportRequested"));
+        assert_eq!(message.correlation_id, Some(report_id().to_string()));
+        assert_eq!(message.content_type.as_deref(), Some("application/json"));
+        assert!(
+            message
+                .text(TRACEPARENT)
+                .unwrap()
+                .starts_with("00-0af7651916cd43dd")
+        );
+        let event = domain::ExportRequested::from_slice(&message.body).unwrap();
+        assert_eq!(event.report_id, report_id());
+        let row = store::reports::get(&here.database.pool, report_id())
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(row.relayed_at, Some(noon_and(1)));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sent_when_nothing_waits() {
+        let here = here().await;
+
+        let pass = here.relay.pass(BATCH, noon()).await.unwrap();
+
+        assert_eq!(
+            pass,
+            Pass {
+                claimed: 0,
+                accepted: 0
+            }
+        );
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_refused_stays_and_is_put_off() {
+        let here = here().await;
+        adopt(&here.database.pool).await;
+        let faults = QueueFaults {
+            refuse_sends: Some(Refusals {
+                next: 1,
+                condition: "com.microsoft:server-busy".to_owned(),
+                description: "busy".to_owned(),
+            }),
+            ..QueueFaults::default()
+        };
+        here.broker.set_faults(&QUEUE.parse().unwrap(), faults).unwrap();
+
+        let refused = here.relay.pass(BATCH, noon_and(1)).await.unwrap();
+        let too_early = here.relay.pass(BATCH, noon_and(1)).await.unwrap();
+        let again = here.relay.pass(BATCH, noon_and(10)).await.unwrap();
+
+        assert_eq!(
+            refused,
+            Pass {
+                claimed: 1,
+                accepted: 0
+            }
+        );
+        assert_eq!(
+            too_early,
+            Pass {
+                claimed: 0,
+                accepted: 0
+            }
+        );
+        assert_eq!(
+            again,
+            Pass {
+                claimed: 1,
+                accepted: 1
+            }
+        );
+    }
+
+    #[tokio::test]
+    async fn a_message_whose_outcome_is_unknown_is_sent_again_under_the_same_id() {
+        let here = here().await;
+        adopt(&here.database.pool).await;
+        let faults = QueueFaults {
+            drop_after_sends: 1,
+            ..QueueFaults::default()
+        };
+        here.broker.set_faults(&QUEUE.parse().unwrap(), faults).unwrap();
+
+        let unknown = here.relay.pass(BATCH, noon_and(1)).await.unwrap();
+        let again = here.relay.pass(BATCH, noon_and(10)).await.unwrap();
+
+        assert_eq!(
+            unknown,
+            Pass {
+                claimed: 1,
+                accepted: 0
+            }
+        );
+        assert_eq!(
+            again,
+            Pass {
+                claimed: 1,
+                accepted: 1
+            }
+        );
+        let receiver = here.client.receiver(QUEUE, 2);
+        let ids = [
+            receiver.recv().await.unwrap().message_id,
+            receiver.recv().await.unwrap().message_id,
+        ];
+        assert_eq!(ids, [outbox_id().to_string(), outbox_id().to_string()]);
+    }
+
+    #[tokio::test]
+    async fn two_relays_share_the_work_and_send_each_message_once() {
+        let here = here().await;
+        adopt(&here.database.pool).await;
+        let first = outbox::claim(&here.database.pool, BATCH, noon_and(1))
+            .await
+            .unwrap();
+
+        let second = here.relay.pass(BATCH, noon_and(1)).await.unwrap();
+
+        assert_eq!(first.messages().len(), 1);
+        assert_eq!(
+            second,
+            Pass {
+                claimed: 0,
+                accepted: 0
+            }
+        );
+    }
+
+    #[tokio::test]
+    async fn a_written_message_is_relayed_without_waiting_for_the_poll() {
+        let here = here().await;
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(here.relay.run(shutdown.clone()));
+        let receiver = here.client.receiver(QUEUE, 1);
+
+        adopt(&here.database.pool).await;
+        let message = timeout(Duration::from_secs(20), receiver.recv())
+            .await
+            .unwrap()
+            .unwrap();
+
+        assert_eq!(message.message_id, outbox_id().to_string());
+        shutdown.cancel();
+        running.await.unwrap();
+    }
+
+    #[test]
+    fn a_message_that_the_queue_can_never_take_is_not_tried_every_few_seconds() {
+        let too_large = servicebus::Error::MessageTooLarge {
+            bytes: 300_000,
+            limit: 262_144,
+        };
+
+        let soon = put_off(noon(), 0, &servicebus::Error::Closed);
+        let later = put_off(noon(), 9, &too_large);
+
+        assert!(soon <= noon_and(5));
+        assert!(later >= noon_and(150));
+    }
+}

@@ -16,6 +16,8 @@ pub mod dereference;
 pub mod events;
 pub mod failure;
 pub mod publish_status;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use blob::BlobFacts;
 use domain::ReportId;
 use futures::TryStreamExt;
+use futures::stream::TryChunksError;
 use jiff::SignedDuration;
 use kube::api::{Api, PostParams};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -165,10 +166,16 @@ async fn delete_unwanted_files(context: &Context) -> Result<u64, Error> {
         let page = match pages.try_next().await {
             Ok(Some(page)) => page,
             Ok(None) => return Ok(deleted),
-            Err(error) => return Err(Error::ListFiles(error.1)),
+            // no exporter has made the container yet
+            Err(TryChunksError(_, error)) if is_missing(&error) => return Ok(deleted),
+            Err(TryChunksError(_, error)) => return Err(Error::ListFiles(error)),
         };
         deleted += delete_unwanted(context, &page).await?;
     }
+}
+
+fn is_missing(error: &blob::Error) -> bool {
+    error.failure().and_then(blob::ServiceFailure::status) == Some(404)
 }
 
 async fn delete_unwanted(context: &Context, page: &[BlobFacts]) -> Result<u64, Error> {
@@ -214,5 +221,93 @@ async fn prune(context: &Context) -> Result<u64, Error> {
         if batch < u64::from(PRUNE_BATCH) {
             return Ok(pruned);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use store::testing::database;
+
+    use super::*;
+    use crate::testing::*;
+
+    #[rstest]
+    #[case::plain("5f0c2a4e-1111-4222-8333-444455556666.csv", Some(report_id()))]
+    #[case::compressed("5f0c2a4e-1111-4222-8333-444455556666.csv.gz", Some(report_id()))]
+    #[case::not_ours("5f0c2a4e-1111-4222-8333-444455556666.txt", None)]
+    #[case::no_id("summary.csv", None)]
+    #[case::no_extension("5f0c2a4e-1111-4222-8333-444455556666", None)]
+    fn a_file_belongs_to_the_report_that_it_is_named_after(
+        #[case] name: &str,
+        #[case] report: Option<ReportId>,
+    ) {
+        let file = BlobFacts {
+            name: name.to_owned(),
+            bytes: 0,
+            etag: String::new(),
+            content_type: None,
+            content_encoding: None,
+            metadata: blob::Metadata::default(),
+        };
+
+        assert_eq!(report_of(&file), report);
+    }
+
+    fn unsettled() -> Unsettled {
+        Unsettled {
+            id: report_id(),
+            cr_namespace: NAMESPACE.to_owned(),
+            cr_name: NAME.to_owned(),
+            cr_uid: Some("of-another-cluster".to_owned()),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_missing_object_is_made_anew_under_its_old_name() {
+        let database = database().await;
+        adopt(&database.pool).await;
+        let (client, seen) = api_server([create_object()]);
+        let context = context(
+            client,
+            database.pool.clone(),
+            blobs_that_answer(404, "ContainerNotFound").await,
+        );
+
+        let made = make(&context, &unsettled()).await.unwrap();
+
+        assert!(made);
+        drop(context);
+        let object = &seen.bodies().await[0];
+        assert_eq!(object["metadata"]["name"], NAME);
+        assert_eq!(object["metadata"]["labels"][names::REPORT_ID_LABEL], UID);
+        assert_eq!(object["metadata"]["finalizers"][0], names::FINALIZER);
+    }
+
+    #[tokio::test]
+    async fn an_object_that_somebody_else_made_meanwhile_is_success() {
+        let database = database().await;
+        adopt(&database.pool).await;
+        let (client, _seen) = api_server([create_object().refused(409, "already exists")]);
+        let context = context(
+            client,
+            database.pool.clone(),
+            blobs_that_answer(404, "ContainerNotFound").await,
+        );
+
+        assert!(!make(&context, &unsettled()).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_container_that_nobody_has_made_yet_holds_no_unwanted_files() {
+        let database = database().await;
+        let (client, _seen) = api_server([]);
+        let context = context(
+            client,
+            database.pool.clone(),
+            blobs_that_answer(404, "ContainerNotFound").await,
+        );
+
+        assert_eq!(delete_unwanted_files(&context).await.unwrap(), 0);
     }
 }

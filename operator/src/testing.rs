@@ -18,6 +18,7 @@ use kube::Client;
 use kube::client::Body;
 use kube::runtime::events::{Recorder, Reporter};
 use prometheus_client::registry::Registry;
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -318,6 +319,44 @@ fn blobs_at(address: SocketAddr) -> BlobStore {
     BlobStore::new(config).unwrap()
 }
 
+/// A broker of its own with one queue, and a client of it.
+pub async fn broker() -> (servicebus_emulator::Running, servicebus::Client) {
+    let config = servicebus_emulator::Config::in_memory().with_queue(
+        QUEUE.parse().unwrap(),
+        servicebus_emulator::QueueSettings::default(),
+    );
+    let broker = servicebus_emulator::Emulator::start(config).await.unwrap();
+    let settings = broker
+        .connection_string()
+        .expose_secret()
+        .parse::<servicebus::ConnectionString>()
+        .unwrap()
+        .into_settings();
+    (broker, servicebus::Client::new(settings))
+}
+
+/// The queue of [`broker`].
+pub const QUEUE: &str = "requests";
+
+/// The row of [`object`], as an object that came first gets it, with its outbox message.
+pub async fn adopt(database: &PgPool) {
+    let adoption = store::reports::Adoption {
+        id: report_id(),
+        outbox_id: outbox_id(),
+        parameters: Parameters::default(),
+        custom_resource: reference(),
+        traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+        now: noon(),
+        expires_at: noon_and(1_000_000),
+    };
+    store::reports::adopt(database, &adoption).await.unwrap();
+}
+
+/// The id of the message of [`adopt`].
+pub fn outbox_id() -> domain::OutboxId {
+    domain::OutboxId::new(uuid::Uuid::from_u128(0x1234))
+}
+
 /// One request that the API server is to see, and its answer.
 pub struct Exchange {
     verb: &'static str,
@@ -358,11 +397,50 @@ impl Exchange {
         self
     }
 
+    /// About an object of this name instead of [`NAME`].
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.path = self.path.replace(NAME, name);
+        self
+    }
+
+    /// About this report instead of [`report_id`].
+    #[must_use]
+    pub fn of(mut self, report: ReportId) -> Self {
+        self.path = self.path.replace(UID, &report.to_string());
+        self
+    }
+
     /// Refused instead.
     #[must_use]
     pub fn refused(mut self, code: u16, message: &'static str) -> Self {
         self.answer = Answer::Refused(code, message);
         self
+    }
+}
+
+/// Any request that is answered by this object.
+pub fn found(verb: &'static str, path: &str, object: Value) -> Exchange {
+    exchange(verb, path, Answer::Found(object))
+}
+
+/// Any request that is answered by the object that it sends.
+pub fn stored_as_sent(verb: &'static str, path: &str) -> Exchange {
+    exchange(verb, path, Answer::Stored(json!({})))
+}
+
+impl Exchange {
+    /// The answer to a request with this body.
+    pub fn into_response(self, body: &[u8]) -> Response<Body> {
+        answer(self.answer, &parsed(body))
+    }
+}
+
+fn parsed(body: &[u8]) -> Value {
+    if body.is_empty() {
+        Value::Null
+    } else {
+        serde_json::from_slice(body).unwrap()
     }
 }
 
@@ -480,12 +558,7 @@ pub fn api_server(exchanges: impl IntoIterator<Item = Exchange>) -> (Client, See
             for part in &exchange.query {
                 assert!(query.contains(part), "{seen}: the query has no {part}: {query}");
             }
-            let bytes = body.collect_bytes().await.unwrap();
-            let body: Value = if bytes.is_empty() {
-                Value::Null
-            } else {
-                serde_json::from_slice(&bytes).unwrap()
-            };
+            let body = parsed(&body.collect_bytes().await.unwrap());
             respond.send_response(answer(exchange.answer, &body));
             bodies.push(body);
         }
@@ -506,9 +579,16 @@ fn answer(answer: Answer, sent: &Value) -> Response<Body> {
             (201, stored)
         }
         Answer::Refused(code, message) => {
+            let reason = match code {
+                403 => "Forbidden",
+                404 => "NotFound",
+                409 => "Conflict",
+                422 => "Invalid",
+                _ => "InternalError",
+            };
             let status = json!({
                 "apiVersion": "v1", "kind": "Status", "status": "Failure",
-                "code": code, "message": message, "reason": "Test",
+                "code": code, "message": message, "reason": reason,
             });
             (code, status)
         }

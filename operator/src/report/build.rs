@@ -339,3 +339,120 @@ fn resources(exporter: &ExporterArgs) -> ResourceRequirements {
         claims: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{job, *};
+
+    fn outbox_id() -> OutboxId {
+        OutboxId::new(uuid::Uuid::from_u128(7))
+    }
+
+    fn plan(decision: Decision, world: &World) -> Plan {
+        build(decision, world, &exporter(), outbox_id(), noon())
+    }
+
+    #[test]
+    fn the_job_is_the_whole_of_it() {
+        let row = domain::Report {
+            traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+            ..dispatched()
+        };
+        let world = world(object(json!({"spec": {"activeDeadlineSeconds": 77}}))).with_row(row);
+
+        let Plan::Launch(launch) = plan(Decision::Launch, &world) else {
+            panic!("no launch");
+        };
+
+        insta::assert_json_snapshot!(launch.job);
+        assert_eq!(launch.give_up_at, noon_and(2 + 77));
+    }
+
+    #[test]
+    fn the_same_report_has_the_same_job_however_often_it_is_built() {
+        let world = world(object(json!({}))).with_row(dispatched());
+        let built = || match plan(Decision::Launch, &world) {
+            Plan::Launch(launch) => launch.job,
+            other => panic!("{other:?}"),
+        };
+
+        assert_eq!(built(), built());
+    }
+
+    #[test]
+    fn an_object_that_came_first_becomes_the_report_of_its_uid() {
+        let object = object(json!({
+            "metadata": {"annotations": {names::TRACEPARENT_ANNOTATION: "00-trace"}},
+            "spec": {"activeDeadlineSeconds": 60, "ttlSecondsAfterFinished": 3600},
+        }));
+
+        let Plan::Adopt(adoption) = plan(Decision::Adopt(domain::Parameters::default()), &world(object))
+        else {
+            panic!("no adoption");
+        };
+
+        assert_eq!(adoption.id, report_id());
+        assert_eq!(adoption.custom_resource, reference());
+        assert_eq!(adoption.outbox_id, outbox_id());
+        assert_eq!(adoption.traceparent.as_deref(), Some("00-trace"));
+        assert_eq!(adoption.expires_at, noon_and(3_660));
+    }
+
+    #[test]
+    fn finalizers_of_others_stay() {
+        let unprotected = world(object(json!({"metadata": {"finalizers": ["other/one"]}})));
+        let protected = world(object(
+            json!({"metadata": {"finalizers": ["other/one", names::FINALIZER]}}),
+        ));
+
+        let Plan::SetFinalizers(set) = plan(Decision::Protect, &unprotected) else {
+            panic!("no finalizers");
+        };
+        let release = Release {
+            retain: false,
+            give_up_at: noon(),
+        };
+        let Plan::Release { finalizers, .. } = plan(Decision::Release(release), &protected) else {
+            panic!("no release");
+        };
+
+        assert_eq!(set, ["other/one", names::FINALIZER]);
+        assert_eq!(finalizers, ["other/one"]);
+    }
+
+    #[test]
+    fn a_file_that_stays_is_not_in_the_plan() {
+        let world = world(object(json!({}))).with_row(completed());
+        let blob = |retain| {
+            let release = Release {
+                retain,
+                give_up_at: noon(),
+            };
+            match plan(Decision::Release(release), &world) {
+                Plan::Release { blob, .. } => blob.map(|blob| blob.to_string()),
+                other => panic!("{other:?}"),
+            }
+        };
+
+        assert_eq!(blob(true), None);
+        assert_eq!(blob(false), Some(format!("{UID}.csv")));
+    }
+
+    #[test]
+    fn a_failure_takes_a_live_job_with_it_and_leaves_an_ended_one_for_its_logs() {
+        let failure = || Failure::new(domain::FailureReason::Cancelled, "");
+        let job_of = |job| match plan(
+            Decision::Fail(failure()),
+            &world(object(json!({}))).with_row(processing()).with_job(job),
+        ) {
+            Plan::Fail { job, .. } => job,
+            other => panic!("{other:?}"),
+        };
+
+        assert_eq!(job_of(job(json!({}))).as_deref(), Some(JOB_UID));
+        assert_eq!(job_of(failed_job("BackoffLimitExceeded")), None);
+    }
+}

@@ -80,6 +80,9 @@ pub fn decide(world: &World, now: Timestamp) -> Decision {
         };
     }
     let Some(row) = &world.row else {
+        if let Some(errors) = &world.unreadable {
+            return Decision::Refuse(errors.clone());
+        }
         return match world.object.spec.parameters() {
             Err(errors) => Decision::Refuse(errors),
             Ok(_) if !protected => Decision::Protect,
@@ -171,4 +174,201 @@ fn on_deletion(world: &World, deleted: Timestamp) -> Decision {
         retain: completed && world.object.spec.deletion_policy == DeletionPolicy::Retain,
         give_up_at: deleted.checked_add(BLOB_PATIENCE).unwrap_or(deleted),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::testing::*;
+
+    fn fails_with(reason: FailureReason) -> Decision {
+        Decision::Fail(Failure::new(reason, ""))
+    }
+
+    fn deleted(over: Value) -> World {
+        let mut object = object(over);
+        object.metadata.deletion_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(noon()));
+        world(object)
+    }
+
+    fn pod() -> k8s_openapi::api::core::v1::Pod {
+        serde_json::from_value(json!({ "metadata": { "name": "left-over" } })).unwrap()
+    }
+
+    fn release(retain: bool) -> Decision {
+        Decision::Release(Release {
+            retain,
+            give_up_at: noon_and(300),
+        })
+    }
+
+    fn unbound(row: Report) -> Report {
+        Report {
+            custom_resource: None,
+            ..row
+        }
+    }
+
+    fn of_another_object(row: Report) -> Report {
+        let other = domain::CustomResourceRef {
+            uid: "another".to_owned(),
+            ..reference()
+        };
+        Report {
+            custom_resource: Some(other),
+            ..row
+        }
+    }
+
+    #[rstest]
+    #[case::it_came_first(world(object(json!({}))), Decision::Adopt(Parameters::default()))]
+    #[case::it_came_first_and_is_not_protected(
+        world(object(json!({"metadata": {"finalizers": ["other/one"]}}))),
+        Decision::Protect
+    )]
+    #[case::it_was_made_for_a_row_and_is_not_protected(
+        world(object(json!({"metadata": {"finalizers": null}}))).with_row(accepted()),
+        Decision::Protect
+    )]
+    #[case::the_row_has_not_seen_it(world(object(json!({}))).with_row(unbound(accepted())), Decision::Bind)]
+    #[case::it_was_rebuilt(world(object(json!({}))).with_row(of_another_object(processing())), Decision::Bind)]
+    #[case::not_relayed(world(object(json!({}))).with_row(accepted()), Decision::AwaitDispatch)]
+    #[case::dispatched(world(object(json!({}))).with_row(dispatched()), Decision::Launch)]
+    #[case::rebuilt_while_its_exporter_ran(world(object(json!({}))).with_row(processing()), Decision::Launch)]
+    #[case::its_job_lives(
+        world(object(json!({"status": launched()}))).with_row(processing()).with_job(job(json!({}))),
+        Decision::AwaitExport
+    )]
+    #[case::its_job_was_created_and_the_status_not_written(
+        world(object(json!({}))).with_row(dispatched()).with_job(job(json!({}))),
+        Decision::AwaitExport
+    )]
+    #[case::its_job_is_failing_and_pods_are_ending(
+        world(object(json!({"status": launched()}))).with_row(processing()).with_job(job(json!({
+            "status": {"conditions": [{"type": "FailureTarget", "status": "True"}]}
+        }))),
+        Decision::AwaitExport
+    )]
+    #[case::a_job_of_an_earlier_object_is_in_the_way(
+        world(object(json!({}))).with_row(of_another_object(dispatched())).with_job(job(json!({
+            "metadata": {"ownerReferences": [{
+                "apiVersion": "reports.musicalbums.dev/v1alpha1", "kind": "PopularityReport", "name": NAME, "uid": "another",
+            }]}
+        }))),
+        Decision::ClearWay
+    )]
+    #[case::its_job_is_gone(
+        world(object(json!({"status": launched()}))).with_row(processing()),
+        fails_with(FailureReason::JobDeleted)
+    )]
+    #[case::its_job_is_being_deleted(
+        world(object(json!({"status": launched()}))).with_row(processing()).with_job(job(json!({
+            "metadata": {"deletionTimestamp": "2026-05-31T12:00:00Z"}
+        }))),
+        fails_with(FailureReason::JobDeleted)
+    )]
+    #[case::its_job_ran_out_of_time(
+        world(object(json!({"status": launched()}))).with_row(processing()).with_job(failed_job("DeadlineExceeded")),
+        fails_with(FailureReason::DeadlineExceeded)
+    )]
+    #[case::its_job_says_done_and_the_row_does_not(
+        world(object(json!({"status": launched()}))).with_row(processing()).with_job(job(json!({
+            "status": {"conditions": [{"type": "Complete", "status": "True"}]}
+        }))),
+        Decision::Fail(Failure::new(
+            FailureReason::ExporterFailed,
+            "the Job completed without finishing the report"
+        ))
+    )]
+    #[case::cancelled_before_its_message_came(
+        world(object(json!({"spec": {"cancel": true}}))).with_row(accepted()),
+        fails_with(FailureReason::Cancelled)
+    )]
+    #[case::cancelled_while_its_exporter_runs(
+        world(object(json!({"spec": {"cancel": true}, "status": launched()})))
+            .with_row(processing()).with_job(job(json!({}))),
+        fails_with(FailureReason::Cancelled)
+    )]
+    #[case::cancelled_too_late(
+        world(object(json!({"spec": {"cancel": true}}))).with_row(completed()),
+        Decision::Rest(Duration::from_secs(604_800 + 9 - 60))
+    )]
+    #[case::ended_over_rest_while_its_job_runs(
+        world(object(json!({"status": launched()}))).with_row(failed(FailureReason::Cancelled)).with_job(job(json!({}))),
+        Decision::StopJob
+    )]
+    #[case::completed_while_its_job_is_about_to_end(
+        world(object(json!({"status": launched()}))).with_row(completed()).with_job(job(json!({}))),
+        Decision::Rest(Duration::from_secs(604_800 + 9 - 60))
+    )]
+    #[case::its_time_is_almost_over(
+        world(object(json!({"spec": {"ttlSecondsAfterFinished": 52}}))).with_row(completed()),
+        Decision::Rest(Duration::from_secs(1))
+    )]
+    #[case::its_time_is_over(
+        world(object(json!({"spec": {"ttlSecondsAfterFinished": 51}}))).with_row(completed()),
+        Decision::Expire
+    )]
+    #[case::the_row_has_expired_before_its_time_to_live(
+        world(object(json!({}))).with_row(Report { expires_at: noon_and(60), ..completed() }),
+        Decision::Expire
+    )]
+    #[case::deleted_and_no_longer_ours(
+        deleted(json!({"metadata": {"finalizers": null}})).with_row(completed()),
+        Decision::Ignore
+    )]
+    #[case::deleted_before_it_had_a_row(deleted(json!({})), release(false))]
+    #[case::deleted_before_its_end(
+        deleted(json!({})).with_row(processing()).with_job(job(json!({}))),
+        fails_with(FailureReason::Deleted)
+    )]
+    #[case::deleted_and_its_job_is_there(
+        deleted(json!({})).with_row(completed()).with_job(job(json!({}))),
+        Decision::RemoveWorkload
+    )]
+    #[case::deleted_and_a_pod_is_left(
+        World { pods: vec![pod()], ..deleted(json!({})).with_row(completed()) },
+        Decision::RemoveWorkload
+    )]
+    #[case::deleted_with_its_file(deleted(json!({})).with_row(completed()), release(false))]
+    #[case::deleted_and_its_file_stays(
+        deleted(json!({"spec": {"deletionPolicy": "Retain"}})).with_row(completed()),
+        release(true)
+    )]
+    #[case::deleted_and_what_a_failure_left_behind_does_not_stay(
+        deleted(json!({"spec": {"deletionPolicy": "Retain"}})).with_row(failed(FailureReason::ExporterFailed)),
+        release(false)
+    )]
+    fn what_is_seen_decides(#[case] world: World, #[case] decision: Decision) {
+        assert_eq!(decide(&world, noon_and(60)), decision);
+    }
+
+    #[rstest]
+    #[case::just_before(900, Decision::AwaitDispatch)]
+    #[case::then(901, Decision::Recover)]
+    fn a_message_that_does_not_come_is_lost_in_the_end(#[case] second: i64, #[case] decision: Decision) {
+        let relayed = Report {
+            relayed_at: Some(noon_and(1)),
+            ..accepted()
+        };
+
+        assert_eq!(
+            decide(&world(object(json!({}))).with_row(relayed), noon_and(second)),
+            decision
+        );
+    }
+
+    #[test]
+    fn an_object_whose_parameters_slipped_past_the_rules_is_refused() {
+        let world = world(object(json!({"spec": {"limit": 0}})));
+
+        match decide(&world, noon()) {
+            Decision::Refuse(errors) => assert_eq!(errors.0[0].property, "limit"),
+            other => panic!("{other:?}"),
+        }
+    }
 }

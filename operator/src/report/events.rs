@@ -146,3 +146,94 @@ fn shortened(note: &str) -> String {
     let end = note.floor_char_boundary(NOTE_MAX_BYTES - ELLIPSIS.len());
     format!("{}{ELLIPSIS}", &note[..end])
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use serde_json::json;
+
+    use super::*;
+    use crate::report::apply::{Applied, Outcome};
+    use crate::report::publish_status::project;
+    use crate::testing::*;
+
+    fn status(world: World, outcome: Outcome, now: Timestamp) -> PopularityReportStatus {
+        project(&Applied { world, outcome }, now)
+    }
+
+    fn told(earlier: Option<&PopularityReportStatus>, now: &PopularityReportStatus) -> Vec<String> {
+        of_change(earlier, now)
+            .into_iter()
+            .map(|event| event.reason)
+            .collect()
+    }
+
+    #[test]
+    fn each_thing_that_happens_is_told_once() {
+        let fresh = || world(object(json!({})));
+        let waiting = |number| Outcome::Waiting { number, places: 1 };
+        let steps = [
+            status(fresh().with_row(accepted()), Outcome::Unchanged, noon_and(1)),
+            status(fresh().with_row(dispatched()), waiting(2), noon_and(2)),
+            status(fresh().with_row(dispatched()), waiting(1), noon_and(3)),
+            status(
+                fresh().with_row(dispatched()).with_job(job(json!({}))),
+                Outcome::Changed,
+                noon_and(4),
+            ),
+            status(
+                fresh().with_row(processing()).with_job(job(json!({}))),
+                Outcome::Unchanged,
+                noon_and(5),
+            ),
+            status(
+                fresh().with_row(completed()).with_job(job(json!({}))),
+                Outcome::Unchanged,
+                noon_and(9),
+            ),
+            status(
+                fresh().with_row(completed()).with_job(job(json!({}))),
+                Outcome::Unchanged,
+                noon_and(10),
+            ),
+        ];
+
+        let mut events = Vec::new();
+        let mut earlier = None;
+        for step in &steps {
+            events.extend(told(earlier, step));
+            earlier = Some(step);
+        }
+
+        assert_eq!(events, ["WaitingForPlace", "JobCreated", "Completed"]);
+    }
+
+    #[test]
+    fn a_failure_is_told_with_its_own_reason_and_the_next_command() {
+        for reason in FailureReason::ALL {
+            let now = status(
+                world(object(json!({}))).with_row(failed(*reason)),
+                Outcome::Unchanged,
+                noon_and(9),
+            );
+
+            let events = of_change(None, &now);
+
+            assert_eq!(events.len(), 1, "{reason}");
+            assert_eq!(events[0].reason, reason.as_str());
+            assert_eq!(events[0].type_, EventType::Warning);
+            let note = events[0].note.clone().unwrap();
+            assert!(note.contains(reason.advice()), "{note}");
+            assert!(note.contains(" Next: kubectl -n music "), "{note}");
+        }
+    }
+
+    #[test]
+    fn a_note_is_never_longer_than_the_api_server_takes() {
+        let long = event(EventType::Normal, "Long", "Test", &"é".repeat(2_000));
+
+        let note = long.note.unwrap();
+        assert!(note.len() <= NOTE_MAX_BYTES);
+        assert!(note.ends_with('…'));
+    }
+}

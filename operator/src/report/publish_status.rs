@@ -313,3 +313,132 @@ fn end(row: &Report, world: &World) -> Option<(Statement, Statement)> {
         statement(conditions::FINISHED, Status::True, reason, message),
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{dispatched, launched, *};
+
+    fn applied(world: World, outcome: Outcome) -> Applied {
+        Applied { world, outcome }
+    }
+
+    fn fresh() -> World {
+        world(object(json!({})))
+    }
+
+    fn launched_world() -> World {
+        world(object(json!({"status": launched()})))
+    }
+
+    /// Every row state with every stage of it: what is told is in the snapshots.
+    #[rstest]
+    #[case::accepted(applied(fresh().with_row(accepted()), Outcome::Unchanged))]
+    #[case::relayed(applied(
+        fresh().with_row(Report { relayed_at: Some(noon_and(1)), ..accepted() }),
+        Outcome::Unchanged
+    ))]
+    #[case::waiting(applied(
+        fresh().with_row(dispatched()),
+        Outcome::Waiting { number: 3, places: 10 }
+    ))]
+    #[case::forbidden(applied(
+        fresh().with_row(dispatched()),
+        Outcome::Forbidden("exceeded quota: count/jobs.batch".to_owned())
+    ))]
+    #[case::launched(applied(fresh().with_row(dispatched()).with_job(job(json!({}))), Outcome::Changed))]
+    #[case::not_starting(applied(
+        World {
+            pods: vec![serde_json::from_value(json!({
+                "metadata": {"name": "p"},
+                "status": {"containerStatuses": [{
+                    "name": "exporter", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+                    "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}},
+                }]},
+            })).unwrap()],
+            ..launched_world().with_row(dispatched()).with_job(job(json!({})))
+        },
+        Outcome::Unchanged
+    ))]
+    #[case::processing(applied(launched_world().with_row(processing()).with_job(job(json!({}))), Outcome::Unchanged))]
+    #[case::completed(applied(launched_world().with_row(completed()), Outcome::Unchanged))]
+    #[case::failed(applied(
+        launched_world().with_row(failed(domain::FailureReason::StorageRejected)),
+        Outcome::Unchanged
+    ))]
+    #[case::cancelled_before_launch(applied(
+        fresh().with_row(row(Progress::Failed {
+            failure: domain::Failure::new(domain::FailureReason::Cancelled, ""),
+            finished_at: noon_and(9),
+        })),
+        Outcome::Unchanged
+    ))]
+    #[case::refused(applied(world(object(json!({"spec": {"limit": 0}}))), Outcome::Unchanged))]
+    fn the_status_says_where_the_report_is(#[case] applied: Applied) {
+        let status = project(&applied, noon_and(60));
+
+        let told: Vec<_> = status
+            .conditions
+            .iter()
+            .map(|condition| {
+                format!(
+                    "{} {} {}: {}",
+                    condition.type_, condition.status, condition.reason, condition.message
+                )
+            })
+            .collect();
+        if let Some(row) = &applied.world.row {
+            assert_eq!(status.phase, Some(Phase::from(row.state())));
+        }
+        insta::assert_yaml_snapshot!(
+            std::thread::current()
+                .name()
+                .map(|name| name.rsplit("::").next().unwrap().to_owned())
+                .unwrap(),
+            json!({
+                "phase": status.phase,
+                "job": status.job,
+                "artifact": status.artifact,
+                "attempts": status.attempts,
+                "finishedAt": status.finished_at,
+                "conditions": told,
+            })
+        );
+    }
+
+    #[test]
+    fn a_status_that_was_published_is_not_news() {
+        let first = project(
+            &applied(launched_world().with_row(completed()), Outcome::Unchanged),
+            noon_and(60),
+        );
+        let mut object = object(json!({}));
+        object.status = Some(first.clone());
+        // as the API server returns it
+        let object: PopularityReport =
+            serde_json::from_value(serde_json::to_value(&object).unwrap()).unwrap();
+
+        let second = project(
+            &applied(world(object.clone()).with_row(completed()), Outcome::Unchanged),
+            noon_and(3_600),
+        );
+
+        assert_eq!(object.status, Some(second));
+    }
+
+    #[test]
+    fn a_job_of_another_cluster_is_forgotten_when_the_object_is_bound_anew() {
+        let restored = World {
+            was_rebound: true,
+            ..launched_world().with_row(processing())
+        };
+
+        assert_eq!(
+            project(&applied(restored, Outcome::Changed), noon_and(60)).job,
+            None
+        );
+    }
+}
