@@ -58,10 +58,11 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed => true,
         // https://www.postgresql.org/docs/current/errcodes-appendix.html: 08 connection exception,
-        // 40 transaction rollback (serialisation, deadlock, recovery conflict), 53 insufficient resources,
-        // 57 operator intervention (shutdown, starting up, cancelled by a timeout)
+        // 25006 read-only transaction (a server that a fail-over has made a replica), 40 transaction rollback
+        // (serialisation, deadlock, recovery conflict), 53 insufficient resources, 57 operator intervention
+        // (shutdown, starting up, cancelled by a time-out)
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            ["08", "40", "53", "57"]
+            ["08", "25006", "40", "53", "57"]
                 .iter()
                 .any(|class| code.starts_with(class))
         }),

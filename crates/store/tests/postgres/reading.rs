@@ -1,4 +1,5 @@
 use rstest::rstest;
+use sqlx::AssertSqlSafe;
 use store::reports::{self, Error};
 use store::testing;
 use uuid::Uuid;
@@ -94,6 +95,23 @@ async fn a_server_that_is_away_is_told_from_a_refusal() {
 
     assert!(store::pool::is_unavailable(&away), "{away}");
     assert!(!refused.is_unavailable(), "{refused}");
+}
+
+#[tokio::test]
+async fn a_server_that_became_a_replica_is_unavailable_for_writing() {
+    let database = testing::database().await;
+    sqlx::query(AssertSqlSafe(format!(
+        "ALTER DATABASE {} SET default_transaction_read_only = on",
+        database.name
+    )))
+    .execute(&database.owner_pool)
+    .await
+    .unwrap();
+    let pool = testing::pool(&database.app_url, 1);
+
+    let error = reports::request(&pool, &a_report()).await.unwrap_err();
+
+    assert!(error.is_unavailable(), "{error:?}");
 }
 
 #[rstest]
