@@ -128,7 +128,10 @@ fn before_the_end(world: &World, row: &Report, now: Timestamp) -> Decision {
     match failure::state(job) {
         JobState::Live => Decision::AwaitExport,
         JobState::Deleting => Decision::Fail(Failure::new(FailureReason::JobDeleted, "")),
-        JobState::Failed => Decision::Fail(failure::of_job(job, &world.pods)),
+        JobState::Failed => {
+            let remembered = failure::remembered(&world.object);
+            Decision::Fail(failure::of_job(job, &world.pods, remembered))
+        }
         // The exporter says that it is done only after the row says so: the row was written back, or
         // something else than our exporter ran.
         JobState::Complete => Decision::Fail(Failure::new(

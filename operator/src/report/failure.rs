@@ -5,6 +5,8 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
 use serde::Deserialize;
 
+use crds::PopularityReport;
+use crds::conditions::{self, reasons};
 use crds::names::EXPORTER_CONTAINER;
 
 /// How the exporter ends when it must not be tried again; see `exporter`.
@@ -71,8 +73,9 @@ pub fn state(job: &Job) -> JobState {
 }
 
 /// Why the Job failed. What the exporter itself said of its last attempt comes first; then what the kubelet
-/// and the Job controller say.
-pub fn of_job(job: &Job, pods: &[Pod]) -> Failure {
+/// and the Job controller say. `remembered` is what kept the Pod from starting, as [`remembered`] tells it: at
+/// the deadline the Job controller deletes the Pod, and with it what could be read from it.
+pub fn of_job(job: &Job, pods: &[Pod], remembered: Option<String>) -> Failure {
     let end = job
         .status
         .as_ref()
@@ -85,7 +88,7 @@ pub fn of_job(job: &Job, pods: &[Pod]) -> Failure {
     if reason == job::DEADLINE_EXCEEDED {
         return Failure::new(
             FailureReason::DeadlineExceeded,
-            &waiting(pods).unwrap_or_default(),
+            &waiting(pods).or(remembered).unwrap_or_default(),
         );
     }
     match last_end(pods) {
@@ -129,6 +132,17 @@ fn last_end(pods: &[Pod]) -> Option<&ContainerStateTerminated> {
             status.state.as_ref()?.terminated.as_ref()
         })
         .max_by_key(|end| end.finished_at.as_ref().map(|time| time.0))
+}
+
+/// How the status says that a Pod does not start; what keeps it from that follows.
+pub const NOT_STARTING: &str = "The exporter's Pod does not start: ";
+
+/// What kept the Pod from starting when the status was last published.
+pub fn remembered(object: &PopularityReport) -> Option<String> {
+    let conditions = &object.status.as_ref()?.conditions;
+    let succeeded = conditions::find(conditions, conditions::SUCCEEDED)?;
+    let words = succeeded.message.strip_prefix(NOT_STARTING)?;
+    (succeeded.reason == reasons::STARTING).then(|| words.to_owned())
 }
 
 /// What keeps the newest Pod from starting, in one line: an image that cannot be pulled, a Secret that is
@@ -264,20 +278,50 @@ mod tests {
         #[case] reason: FailureReason,
         #[case] ends_with: &str,
     ) {
-        let failure = of_job(&failed(job_reason), &pods);
+        let failure = of_job(&failed(job_reason), &pods, None);
 
         assert_eq!(failure.reason, reason);
         assert!(failure.message.ends_with(ends_with), "{}", failure.message);
     }
 
-    #[test]
-    fn a_deadline_says_what_kept_the_pod_from_starting() {
-        let failure = of_job(
-            &failed("DeadlineExceeded"),
-            &[waiting_pod("ImagePullBackOff", "no such image")],
-        );
+    #[rstest]
+    #[case::the_pod_is_there(vec![waiting_pod("ImagePullBackOff", "no such image")], None)]
+    #[case::the_pod_is_gone(vec![], Some("ImagePullBackOff: no such image"))]
+    fn a_deadline_says_what_kept_the_pod_from_starting(
+        #[case] pods: Vec<Pod>,
+        #[case] remembered: Option<&str>,
+    ) {
+        let job = failed("DeadlineExceeded");
+
+        let failure = of_job(&job, &pods, remembered.map(str::to_owned));
 
         assert!(failure.message.ends_with("(ImagePullBackOff: no such image)"));
+    }
+
+    #[rstest]
+    #[case::not_starting(
+        "Starting",
+        "The exporter's Pod does not start: ErrImagePull",
+        Some("ErrImagePull")
+    )]
+    #[case::starting("Starting", "The exporter's Pod is about to start.", None)]
+    #[case::has_started("Exporting", "The exporter is at work; this is attempt 1.", None)]
+    fn what_the_status_said_of_the_pod_is_remembered(
+        #[case] reason: &str,
+        #[case] message: &str,
+        #[case] words: Option<&str>,
+    ) {
+        let object: PopularityReport = serde_json::from_value(json!({
+            "apiVersion": "reports.musicalbums.dev/v1alpha1", "kind": "PopularityReport",
+            "metadata": {"name": "r"}, "spec": {},
+            "status": {"conditions": [{
+                "type": "Succeeded", "status": "Unknown", "reason": reason, "message": message,
+                "lastTransitionTime": EARLY,
+            }]},
+        }))
+        .unwrap();
+
+        assert_eq!(remembered(&object).as_deref(), words);
     }
 
     fn waiting_pod(reason: &str, message: &str) -> Pod {

@@ -87,7 +87,7 @@ pub fn project(applied: &Applied, now: Timestamp) -> PopularityReportStatus {
         phase: Some(Phase::of(&conditions)),
         observed_generation: generation,
         report_id: row.map(|row| row.id.to_string()),
-        parameters: row.map(|row| row.parameters.clone()),
+        parameters: row.map(|row| json!(row.parameters)),
         attempts: row.map_or(0, |row| row.attempts.get()),
         job,
         artifact: row.and_then(|row| match &row.progress {
@@ -269,8 +269,11 @@ fn progress(row: &Report, job: Option<&JobReference>, applied: &Applied) -> (&'s
         );
     }
     if job.is_some() {
-        let message = match failure::waiting(&applied.world.pods) {
-            Some(words) => format!("The exporter's Pod does not start: {words}"),
+        let pods = &applied.world.pods;
+        // Between the deadline and the Job's end the Pod is gone already: what was said of it stays.
+        let remembered = || failure::remembered(&applied.world.object).filter(|_| pods.is_empty());
+        let message = match failure::waiting(pods).or_else(remembered) {
+            Some(words) => format!("{}{words}", failure::NOT_STARTING),
             None => "The exporter's Pod is about to start.".to_owned(),
         };
         return (reasons::STARTING, message);
