@@ -125,8 +125,8 @@ async fn renew(connection: Weak<Connection>, entity: String, mut expires_at: Tim
             }
             Err(error) => {
                 failures += 1;
+                pause = claims.settings.pause(failures, error.cause());
                 claims.reporter.failed("token not renewed", error);
-                pause = claims.settings.reconnect.pause(failures, rand::random());
             }
         }
     }

@@ -164,6 +164,7 @@ pub(crate) fn transfer(group: &[&Encoded]) -> Sendable<Batch<Data>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{prop_assert, prop_assert_eq, proptest};
     use rstest::rstest;
 
     use super::*;
@@ -237,6 +238,40 @@ mod tests {
         assert_eq!(lengths, expected);
         assert!(plan.batches.concat().is_sorted());
         assert!(plan.too_large.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn every_message_is_in_one_batch_and_no_batch_is_too_large(
+            sizes in proptest::collection::vec((0_usize..400, 0_usize..300), 0..60),
+            limit in 0_usize..900,
+            most in 1_usize..20,
+        ) {
+            let messages: Vec<_> = sizes
+                .iter()
+                .map(|(envelope, body)| Size { whole: envelope + section(*body), envelope: *envelope })
+                .enumerate()
+                .collect();
+
+            let plan = plan(&messages, limit, NonZeroUsize::new(most).unwrap());
+
+            let mut places = [plan.batches.concat(), plan.too_large.clone()].concat();
+            places.sort_unstable();
+            prop_assert_eq!(places, (0..messages.len()).collect::<Vec<_>>());
+            for batch in &plan.batches {
+                prop_assert!(batch.len() <= most);
+                let size = match batch[..] {
+                    [single] => messages[single].1.whole,
+                    _ => batch.iter().fold(messages[batch[0]].1.envelope, |size, place| {
+                        size + section(messages[*place].1.whole)
+                    }),
+                };
+                prop_assert!(size <= limit, "{} in {:?}", size, batch);
+            }
+            for place in plan.too_large {
+                prop_assert!(messages[place].1.whole > limit);
+            }
+        }
     }
 
     #[test]

@@ -254,12 +254,29 @@ impl Cause {
         matches!(self, Self::Because(error) if matches!(**error, Error::Closed))
     }
 
-    fn condition(&self) -> Option<&Condition> {
-        match self {
+    /// Whether the broker asks for a pause.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.is(Condition::SERVER_BUSY)
+    }
+
+    fn is(&self, condition: &str) -> bool {
+        self.condition().is_some_and(|given| given.as_str() == condition)
+    }
+
+    /// The AMQP condition that the broker gave, when it gave one.
+    pub fn condition(&self) -> Option<&Condition> {
+        match self.root() {
             Self::Broker { condition, .. } => Some(condition),
             Self::Status { condition, .. } => condition.as_ref(),
-            Self::Because(error) => error.condition(),
             _ => None,
+        }
+    }
+
+    /// The cause at the bottom, where other operations failed first.
+    fn root(&self) -> &Self {
+        match self {
+            Self::Because(error) => error.cause().map_or(self, Self::root),
+            _ => self,
         }
     }
 }
@@ -298,7 +315,16 @@ impl Error {
     /// What must be rebuilt before another try.
     pub fn recovery(&self) -> Recovery {
         match self {
+            // The same bytes fail the same way.
             Self::MessageTooLarge { .. } | Self::Encode { .. } | Self::Closed => Recovery::Never,
+            _ => self.cause().map_or(Recovery::Never, Cause::recovery),
+        }
+    }
+
+    /// What went wrong, when that is more than the error says itself.
+    pub fn cause(&self) -> Option<&Cause> {
+        match self {
+            Self::MessageTooLarge { .. } | Self::Closed => None,
             Self::Connect { source, .. }
             | Self::Open { source, .. }
             | Self::Connection { source }
@@ -307,9 +333,10 @@ impl Error {
             | Self::Authorise { source, .. }
             | Self::Attach { source, .. }
             | Self::Send { source, .. }
+            | Self::Encode { source, .. }
             | Self::Receive { source, .. }
             | Self::Settle { source, .. }
-            | Self::RenewLock { source, .. } => source.recovery(),
+            | Self::RenewLock { source, .. } => Some(source),
         }
     }
 
@@ -320,7 +347,7 @@ impl Error {
 
     /// How long the broker wants to be left alone, when it said so.
     pub fn retry_after(&self) -> Option<Duration> {
-        (self.condition()?.as_str() == Condition::SERVER_BUSY).then_some(BUSY_PAUSE)
+        self.cause().is_some_and(Cause::is_busy).then_some(BUSY_PAUSE)
     }
 
     /// Whether a message's lock ran out (or the message was settled before): the broker has given it, or
@@ -328,37 +355,28 @@ impl Error {
     pub fn is_lock_lost(&self) -> bool {
         match self {
             Self::Settle { source, .. } | Self::RenewLock { source, .. } => {
-                matches!(source, Cause::Status { status: 410, .. })
-                    || source
-                        .condition()
-                        .is_some_and(|c| c.as_str() == Condition::MESSAGE_LOCK_LOST)
+                matches!(source, Cause::Status { status: 410, .. }) || source.is(Condition::MESSAGE_LOCK_LOST)
             }
             _ => false,
         }
     }
 
+    /// Whether there is no such queue. The broker says so when a token is put for it, or when a link attaches.
+    pub fn is_not_found(&self) -> bool {
+        self.cause().is_some_and(|cause| {
+            cause.is(Condition::NOT_FOUND) || matches!(cause.root(), Cause::Status { status: 404, .. })
+        })
+    }
+
     /// Whether an attach was refused for want of a valid token.
     pub(crate) fn is_unauthorised(&self) -> bool {
-        self.condition()
-            .is_some_and(|condition| condition.as_str() == Condition::UNAUTHORIZED_ACCESS)
+        self.cause()
+            .is_some_and(|cause| cause.is(Condition::UNAUTHORIZED_ACCESS))
     }
 
     /// The AMQP condition that the broker gave, when it gave one.
     pub fn condition(&self) -> Option<&Condition> {
-        match self {
-            Self::MessageTooLarge { .. } | Self::Encode { .. } | Self::Closed => None,
-            Self::Connect { source, .. }
-            | Self::Open { source, .. }
-            | Self::Connection { source }
-            | Self::BeginSession { source }
-            | Self::GetToken { source }
-            | Self::Authorise { source, .. }
-            | Self::Attach { source, .. }
-            | Self::Send { source, .. }
-            | Self::Receive { source, .. }
-            | Self::Settle { source, .. }
-            | Self::RenewLock { source, .. } => source.condition(),
-        }
+        self.cause().and_then(Cause::condition)
     }
 
     /// One word for the failed operation, for metric labels and log fields.
@@ -510,6 +528,19 @@ mod tests {
         };
 
         assert_eq!(error.is_lock_lost(), expected);
+    }
+
+    #[rstest]
+    #[case::attach(broker(Condition::NOT_FOUND), true)]
+    #[case::put_token(status(404, None), true)]
+    #[case::unauthorised(status(401, None), false)]
+    fn missing_queue_is_told_from_other_failures(#[case] source: Cause, #[case] expected: bool) {
+        let error = Error::Attach {
+            entity: "queue".into(),
+            source,
+        };
+
+        assert_eq!(error.is_not_found(), expected);
     }
 
     #[rstest]

@@ -100,7 +100,7 @@ impl Management {
                 Err(cause) => cause,
             };
             failures += 1;
-            let pause = settings.reconnect.pause(failures, rand::random());
+            let pause = settings.pause(failures, Some(&cause));
             if cause.recovery() == Recovery::Never || Instant::now() + pause >= deadline {
                 return Err(cause);
             }

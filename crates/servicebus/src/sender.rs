@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::error::{Cause, Condition, Error, chain};
 use crate::message::Outgoing;
@@ -149,19 +149,16 @@ impl Sender {
                 continue;
             }
             self.shared.reporter.failed("sending failed", error.clone());
-            if !error.is_retriable() || retries >= self.options.retries {
+            retries += 1;
+            let again = Instant::now() + self.shared.settings.pause(retries, error.cause());
+            if error.retry_after().is_some() {
+                // Holds for the next call, too.
+                state.busy_until = Some(again);
+            }
+            if !error.is_retriable() || retries > self.options.retries || again >= deadline {
                 return call.refuse_rest(&error);
             }
-            if error.retry_after().is_some() {
-                state.busy_until = Some(Instant::now() + self.shared.settings.busy_pause);
-            } else {
-                let pause = self.shared.settings.reconnect.pause(retries + 1, rand::random());
-                if Instant::now() + pause >= deadline {
-                    return call.refuse_rest(&error);
-                }
-                sleep(pause).await;
-            }
-            retries += 1;
+            sleep_until(again).await;
         }
     }
 

@@ -8,7 +8,7 @@ use rustls::ClientConfig;
 use secrecy::SecretString;
 
 use crate::backoff::Backoff;
-use crate::error::BUSY_PAUSE;
+use crate::error::{BUSY_PAUSE, Cause};
 
 /// Everything that a [`crate::Client`] needs to know.
 #[derive(Debug, Clone)]
@@ -23,7 +23,7 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// The pauses between attempts to connect or to attach.
     pub reconnect: Backoff,
-    /// How long a sender leaves the broker alone after `com.microsoft:server-busy`.
+    /// How long the client leaves the broker alone after `com.microsoft:server-busy`.
     pub busy_pause: Duration,
     /// How long a shared access signature made from a key is valid. It is renewed before it expires.
     pub sas_lifetime: Duration,
@@ -40,6 +40,15 @@ impl Settings {
             reconnect: Backoff::default(),
             busy_pause: BUSY_PAUSE,
             sas_lifetime: Duration::from_secs(60 * 60),
+        }
+    }
+
+    /// The pause after so many failures in a row, the latest of them for this cause.
+    pub(crate) fn pause(&self, failures: u32, cause: Option<&Cause>) -> Duration {
+        if cause.is_some_and(Cause::is_busy) {
+            self.busy_pause
+        } else {
+            self.reconnect.pause(failures, rand::random())
         }
     }
 

@@ -83,6 +83,7 @@ impl Shared {
         self.wanted.notify_one();
         let mut state = self.state.clone();
         let mut latest = None;
+        let started = Instant::now();
         loop {
             match state.borrow_and_update().clone() {
                 State::Up(connection) if !connection.closed().is_cancelled() => return Ok(connection),
@@ -96,7 +97,7 @@ impl Shared {
                 Some(deadline) => timeout_at(deadline, state.changed()).await.map_err(|_| {
                     latest.take().unwrap_or_else(|| Error::Connect {
                         address: self.settings.endpoint.address(),
-                        source: Cause::TimedOut(self.settings.timeouts.connect),
+                        source: Cause::TimedOut(started.elapsed()),
                     })
                 })?,
             };
@@ -162,7 +163,7 @@ impl Supervisor {
                 () = self.stop.cancelled() => return,
                 opened = opening => opened,
             };
-            match opened {
+            let latest = match opened {
                 Ok(connection) => {
                     let since = Instant::now();
                     tracing::info!(address = self.settings.endpoint.address(), "connected");
@@ -171,21 +172,24 @@ impl Supervisor {
                     connection.closed().cancelled().await;
                     self.state.send_replace(State::Down(None));
                     self.reporter.disconnected();
-                    self.lost(connection.end());
+                    let end = connection.end();
+                    self.lost(end.clone());
                     failures = if since.elapsed() < SETTLED_AFTER {
                         failures + 1
                     } else {
                         0
                     };
+                    Some(end)
                 }
                 Err(error) => {
                     failures += 1;
                     self.reporter.attempt_failed(error.clone());
-                    self.state.send_replace(State::Down(Some(error)));
+                    self.state.send_replace(State::Down(Some(error.clone())));
+                    error.cause().cloned()
                 }
-            }
+            };
             if failures > 0 {
-                let pause = self.settings.reconnect.pause(failures, rand::random());
+                let pause = self.settings.pause(failures, latest.as_ref());
                 tokio::select! {
                     () = self.stop.cancelled() => {}
                     () = sleep(pause) => {}

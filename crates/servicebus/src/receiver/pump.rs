@@ -98,7 +98,7 @@ impl Pump {
                 () = self.stop.cancelled() => return,
                 attached = self.attach() => attached,
             };
-            match attached {
+            let error = match attached {
                 Ok(mut link) => {
                     self.inbox.clear_refusal();
                     self.generation += 1;
@@ -107,29 +107,28 @@ impl Pump {
                     let Some(cause) = self.serve(&mut link).await else {
                         return self.wind_up(link).await;
                     };
-                    failures = if since.elapsed() < SETTLED_AFTER {
-                        failures + 1
-                    } else {
-                        0
-                    };
-                    self.lost(cause, &link);
+                    let error = self.lost(cause, &link);
+                    if since.elapsed() >= SETTLED_AFTER {
+                        failures = 0;
+                        continue;
+                    }
+                    error
                 }
                 Err(error) => {
-                    failures += 1;
                     self.shared
                         .reporter
                         .failed("receiving link not attached", error.clone());
                     if !error.is_retriable() {
-                        self.inbox.refuse(error);
+                        self.inbox.refuse(error.clone());
                     }
+                    error
                 }
-            }
-            if failures > 0 {
-                let pause = self.shared.settings.reconnect.pause(failures, rand::random());
-                tokio::select! {
-                    () = self.stop.cancelled() => {}
-                    () = sleep(pause) => {}
-                }
+            };
+            failures += 1;
+            let pause = self.shared.settings.pause(failures, error.cause());
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = sleep(pause) => {}
             }
         }
     }
@@ -253,22 +252,23 @@ impl Pump {
         }
     }
 
-    fn lost(&self, cause: Cause, link: &Link) {
+    fn lost(&self, cause: Cause, link: &Link) -> Error {
         let queue = &self.queue;
-        match &cause {
-            // The supervisor reports this.
-            _ if link.connection.closed().is_cancelled() => tracing::debug!(%queue, "receiving link lost"),
-            Cause::Broker { condition, .. } if condition.as_str() == Condition::DETACH_FORCED => {
-                tracing::info!(%queue, %cause, "receiving link detached by the broker");
-            }
-            _ => {
-                let error = Error::Receive {
-                    entity: queue.to_string(),
-                    source: cause,
-                };
-                self.shared.reporter.failed("receiving link lost", error);
-            }
+        let forced = matches!(&cause, Cause::Broker { condition, .. } if condition.as_str() == Condition::DETACH_FORCED);
+        let error = Error::Receive {
+            entity: queue.to_string(),
+            source: cause,
+        };
+        if link.connection.closed().is_cancelled() {
+            // The supervisor reports why.
+            tracing::debug!(%queue, "receiving link lost with its connection");
+        } else if forced {
+            // The service does this to links that lie idle, and when it moves a queue.
+            tracing::info!(%queue, error = chain(&error), "receiving link detached by the broker");
+        } else {
+            self.shared.reporter.failed("receiving link lost", error.clone());
         }
+        error
     }
 
     /// Gives back what was fetched and not handed out, and closes link and session in order.

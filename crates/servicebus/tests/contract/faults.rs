@@ -194,6 +194,29 @@ async fn sender_without_retries_hands_the_busy_broker_s_pause_to_its_caller() {
 }
 
 #[tokio::test]
+async fn pause_of_a_busy_broker_holds_for_the_next_call() {
+    let Some(broker) = an_emulated_queue("").await else {
+        return;
+    };
+    let client = broker.client();
+    let sender = client.sender(&broker.queue, no_retries());
+    broker.set_faults(QueueFaults {
+        refuse_sends: refusals(1, Condition::SERVER_BUSY),
+        ..QueueFaults::default()
+    });
+
+    let start = Instant::now();
+    within(sender.send(messages(1))).await;
+    send(&sender, vec![a_message("later")]).await;
+
+    assert!(
+        start.elapsed() >= broker.settings.busy_pause,
+        "took {:?}",
+        start.elapsed()
+    );
+}
+
+#[tokio::test]
 async fn batch_refused_for_one_of_its_messages_is_taken_apart() {
     let Some(broker) = an_emulated_queue("").await else {
         return;
