@@ -39,8 +39,8 @@ pub struct BlobLogin {
     )]
     pub azure_storage_connection_string: Option<SecretString>,
 
-    /// The account's endpoint, such as https://example.blob.core.windows.net, logged in to by
-    /// workload identity.
+    /// The account's endpoint, an https URL whose host is such as example.blob.core.windows.net,
+    /// logged in to by workload identity.
     #[arg(long, env = "BLOB_ENDPOINT", value_name = "URL")]
     pub blob_endpoint: Option<Url>,
 }
