@@ -164,20 +164,20 @@ impl Sender {
 
     /// Sends once what has no outcome yet, and tells why some of it still has none.
     async fn round(&self, state: &mut State, call: &mut Call, deadline: Instant) -> Option<Error> {
-        let link = match &mut state.link {
+        // Taken out meanwhile: should this future be dropped, the link goes with it, since half a delivery may
+        // be on the wire.
+        let mut link = match state.link.take() {
             Some(link) => link,
-            none => match self.attach(deadline).await {
-                Ok(link) => none.insert(link),
+            None => match self.attach(deadline).await {
+                Ok(link) => link,
                 Err(error) => return Some(error),
             },
         };
         let batches = call.batches(link.max_message_size(), self.options.batch_messages);
         let in_flight = self.options.in_flight.get();
         let round = link.send(call.messages(), batches, in_flight, deadline).await;
-        if round.broken.is_some() {
-            // Dropped and not closed: the peer may be gone, and a close would wait for it.
-            state.link = None;
-        }
+        // A broken link is dropped and not closed: the peer may be gone, and a close would wait for it.
+        state.link = round.broken.is_none().then_some(link);
         call.take(round)
     }
 

@@ -300,3 +300,27 @@ async fn nobody_listening_is_refused_at_the_deadline_and_may_be_tried_again() {
     assert!(!health.connected);
     assert!(health.failed_attempts > 0);
 }
+
+#[tokio::test]
+async fn sender_stays_usable_when_a_send_is_given_up_half_way() {
+    let Some(broker) = an_emulated_queue("").await else {
+        return;
+    };
+    let client = broker.client();
+    let sender = client.sender(&broker.queue, SenderOptions::default());
+    send(&sender, vec![a_message("before")]).await;
+    broker.set_faults(QueueFaults {
+        lose_outcomes: 1,
+        ..QueueFaults::default()
+    });
+
+    let given_up = tokio::time::timeout(
+        Duration::from_millis(200),
+        sender.send(vec![a_message("given up")]),
+    )
+    .await;
+
+    assert!(given_up.is_err());
+    send(&sender, vec![a_message("after")]).await;
+    assert_eq!(client.health().connections_opened, 1);
+}
