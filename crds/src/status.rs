@@ -1,10 +1,11 @@
 //! What the operator says about a report: a projection of the row, of the Job and of nothing else.
 
-use domain::{Artifact, Parameters, State};
+use domain::{Artifact, State};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::conditions::{self, reasons};
 
@@ -67,9 +68,10 @@ pub struct PopularityReportStatus {
     pub report_id: Option<String>,
 
     /// The parameters of the export, defaults included.
+    // Plain JSON: a status that another version wrote must not keep this one from reading the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "parameters_schema")]
-    pub parameters: Option<Parameters>,
+    pub parameters: Option<Value>,
 
     /// How many exporters have begun.
     #[serde(default)]

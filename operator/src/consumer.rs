@@ -8,9 +8,9 @@ use std::time::Duration;
 use domain::{EventError, ExportRequested, ReportId, State};
 use futures::StreamExt;
 use futures::stream;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use servicebus::{Received, Receiver};
-use sqlx::{Connection, PgPool};
+use sqlx::PgPool;
 use store::reports::{self, Transition};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,8 @@ use crate::metrics::Metrics;
 pub const CREDIT: u32 = 8;
 /// The pauses while the database is away.
 const DATABASE_AWAY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
+/// How long before its end a lock is renewed.
+const RENEW_BEFORE: SignedDuration = SignedDuration::from_secs(15);
 /// The pauses after an error of the queue that does not pass by itself.
 const QUEUE_UNUSABLE: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(5));
 /// How often a settlement is tried, while the lock lasts.
@@ -56,7 +58,7 @@ pub enum Verdict {
     Superseded(ReportId, State),
     /// Nobody can use it: dead-letter it, with a reason and a description.
     Dead(&'static str, String),
-    /// The database is away: give it back.
+    /// The database is away. The message is held until it answers, and goes back when that cannot be.
     NotNow,
 }
 
@@ -94,19 +96,14 @@ impl Consumer {
     async fn work(&self, shutdown: &CancellationToken) {
         let mut failures = 0;
         loop {
-            // a message that is received while the database is away only loses one of its deliveries
-            let received = async {
-                self.until_database_answers().await;
-                self.receiver.recv().await
-            };
             let received = tokio::select! {
                 () = shutdown.cancelled() => return,
-                received = received => received,
+                received = self.receiver.recv() => received,
             };
             match received {
                 Ok(message) => {
                     failures = 0;
-                    self.handle(&message, Timestamp::now()).await;
+                    self.handle(&message, shutdown).await;
                 }
                 Err(error) => {
                     tracing::warn!(
@@ -123,27 +120,9 @@ impl Consumer {
         }
     }
 
-    async fn until_database_answers(&self) {
-        let mut failures = 0;
-        loop {
-            let answer = async { self.database.acquire().await?.ping().await };
-            match answer.await {
-                Ok(()) => return,
-                Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "the database is away; no message is received meanwhile"
-                    );
-                    sleep(DATABASE_AWAY.random_delay(failures)).await;
-                    failures = failures.saturating_add(1);
-                }
-            }
-        }
-    }
-
     /// Acts on one message and settles it.
-    pub async fn handle(&self, message: &Received, now: Timestamp) {
-        let verdict = self.judge(&message.body, now).await;
+    pub async fn handle(&self, message: &Received, shutdown: &CancellationToken) {
+        let verdict = self.verdict(message, shutdown).await;
         match &verdict {
             Verdict::Dispatched(report) => {
                 tracing::info!(report.id = %report, message.id = message.message_id, "dispatched");
@@ -165,6 +144,39 @@ impl Consumer {
         }
         self.metrics.consumed(verdict.as_str());
         self.settle(message, &verdict).await;
+    }
+
+    /// Judges the message until the database answers. The message is held meanwhile: each time that it went
+    /// back to the queue, it would come nearer to the broker's most deliveries and the dead letters.
+    async fn verdict(&self, message: &Received, shutdown: &CancellationToken) -> Verdict {
+        let mut failures = 0;
+        let mut locked_until = message.locked_until;
+        loop {
+            let now = Timestamp::now();
+            let verdict = self.judge(&message.body, now).await;
+            if verdict != Verdict::NotNow {
+                return verdict;
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return verdict,
+                () = sleep(DATABASE_AWAY.random_delay(failures)) => {}
+            }
+            failures = failures.saturating_add(1);
+            if Timestamp::now().duration_since(locked_until) < -RENEW_BEFORE {
+                continue;
+            }
+            match self.receiver.renew_lock(message).await {
+                Ok(until) => locked_until = until,
+                Err(error) => {
+                    tracing::warn!(
+                        message.id = message.message_id,
+                        error = &error as &dyn std::error::Error,
+                        "the message cannot be held any longer and comes again"
+                    );
+                    return verdict;
+                }
+            }
+        }
     }
 
     /// Records the dispatch, and says what is to become of the message.
@@ -195,7 +207,7 @@ impl Consumer {
                 tracing::warn!(
                     report.id = %report,
                     error = &error as &dyn std::error::Error,
-                    "the message cannot be recorded now and goes back to the queue"
+                    "the message cannot be recorded now"
                 );
                 Verdict::NotNow
             }
@@ -285,7 +297,7 @@ mod tests {
             let sender = self.client.sender(QUEUE, SenderOptions::default());
             assert!(sender.send(vec![message]).await.all_accepted());
             let received = self.consumer.receiver.recv().await.unwrap();
-            self.consumer.handle(&received, noon_and(2)).await;
+            self.consumer.handle(&received, &CancellationToken::new()).await;
         }
     }
 
@@ -301,7 +313,7 @@ mod tests {
             .await
             .unwrap()
             .unwrap();
-        assert_eq!(row.dispatched_at, Some(noon_and(2)));
+        assert!(row.dispatched_at.is_some());
         assert_eq!(woken.try_recv(), Ok(Wake::Report(report_id())));
     }
 
@@ -342,11 +354,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_goes_back_to_the_queue_while_the_database_is_away() {
+    async fn a_message_is_held_while_the_database_is_away_and_goes_back_on_shutdown() {
         let here = here().await;
         here.database.pool.close().await;
+        let shutdown = CancellationToken::new();
+        let message = Outgoing {
+            message_id: "m".to_owned(),
+            body: Bytes::from(body()),
+            ..Outgoing::default()
+        };
+        let sender = here.client.sender(QUEUE, SenderOptions::default());
+        assert!(sender.send(vec![message]).await.all_accepted());
+        let received = here.consumer.receiver.recv().await.unwrap();
 
-        here.handles(body()).await;
+        {
+            let mut handling = std::pin::pin!(here.consumer.handle(&received, &shutdown));
+            let held = tokio::time::timeout(Duration::from_secs(2), handling.as_mut()).await;
+            assert!(held.is_err(), "it went back before it had to");
+            shutdown.cancel();
+            handling.await;
+        }
+        drop(received);
 
         let again = here.consumer.receiver.recv().await.unwrap();
         assert_eq!(again.delivery_count, 1);

@@ -233,9 +233,21 @@ impl Candidate {
         match written.map_err(|_| Error::TimedOut)? {
             Ok(_) => Ok(true),
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+            // The Lease went with its namespace and cannot come back: nobody can hold it. Whoever can still
+            // work has to, or the namespace would wait for our finalizers for ever.
+            Err(kube::Error::Api(status)) if is_terminating(&status) => Ok(true),
             Err(error) => Err(Error::Write(error)),
         }
     }
+}
+
+/// Whether the answer says that the namespace is being deleted
+/// (<https://pkg.go.dev/k8s.io/api/core/v1#NamespaceTerminatingCause>).
+fn is_terminating(status: &kube::core::Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes
+        .into_iter()
+        .any(|cause| cause.reason == "NamespaceTerminating")
 }
 
 #[cfg(test)]
@@ -418,6 +430,24 @@ mod tests {
         shutdown.cancel();
         running.await.unwrap();
         hanging.abort();
+    }
+
+    #[rstest]
+    #[case::the_namespace_goes(serde_json::json!([{"reason": "NamespaceTerminating", "message": "x"}]), true)]
+    #[case::a_role_is_missing(serde_json::json!([]), false)]
+    fn a_lease_that_went_with_its_namespace_is_known(
+        #[case] causes: serde_json::Value,
+        #[case] terminating: bool,
+    ) {
+        let status = serde_json::json!({
+            "status": "Failure", "message": "forbidden", "reason": "Forbidden", "code": 403,
+            "details": { "name": "test", "kind": "leases", "causes": causes },
+        });
+
+        assert_eq!(
+            is_terminating(&serde_json::from_value(status).unwrap()),
+            terminating
+        );
     }
 
     #[test]

@@ -30,6 +30,9 @@ const AFTER_FAILURE: Backoff = Backoff::new(Duration::from_millis(500), Duration
 /// until somebody changes the queue.
 const AFTER_REFUSAL: Backoff = Backoff::new(Duration::from_secs(30), Duration::from_secs(300));
 
+/// How long the batch under way may take when the process is to end.
+const LAST_BATCH: Duration = Duration::from_secs(5);
+
 /// The content type of the messages.
 const CONTENT_TYPE: &str = "application/json";
 /// The application property with the W3C trace context
@@ -62,14 +65,19 @@ impl Relay {
         }
     }
 
-    /// Runs until the token is cancelled; the batch under way is finished first.
+    /// Runs until the token is cancelled; the batch under way is finished first, if the broker answers soon.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut notifications = None;
         let mut failures = 0_u32;
         while !shutdown.is_cancelled() {
             // while the broker refuses, one message at a time is enough to find out
             let limit = if failures == 0 { BATCH } else { 1 };
-            let pause = match self.pass(limit, Timestamp::now()).await {
+            let outcome = tokio::select! {
+                outcome = self.pass(limit, Timestamp::now()) => outcome,
+                // a broker that does not answer keeps nobody waiting: what was sent is sent again
+                () = out_of_patience(&shutdown) => break,
+            };
+            let pause = match outcome {
                 Ok(pass) if pass.accepted < pass.claimed => Some(pass),
                 Ok(pass) => {
                     failures = 0;
@@ -188,6 +196,11 @@ impl Relay {
             accepted: accepted.len(),
         })
     }
+}
+
+async fn out_of_patience(shutdown: &CancellationToken) {
+    shutdown.cancelled().await;
+    sleep(LAST_BATCH).await;
 }
 
 /// The message as it is sent.

@@ -386,7 +386,7 @@ fn exchange(verb: &'static str, path: impl Into<String>, answer: Answer) -> Exch
 impl Exchange {
     /// As our field manager.
     #[must_use]
-    pub fn as_manager(self) -> Self {
+    pub fn by_manager(self) -> Self {
         self.with("fieldManager=popularity-reports-operator")
     }
 
@@ -479,7 +479,7 @@ pub fn list_pods(pods: &Value) -> Exchange {
 
 /// The Job is created.
 pub fn create_job() -> Exchange {
-    exchange("POST", JOBS, Answer::Stored(json!({ "uid": JOB_UID }))).as_manager()
+    exchange("POST", JOBS, Answer::Stored(json!({ "uid": JOB_UID }))).by_manager()
 }
 
 /// The Job is deleted.
@@ -499,20 +499,20 @@ pub fn delete_object() -> Exchange {
 
 /// The object is created.
 pub fn create_object() -> Exchange {
-    exchange("POST", CUSTOM, Answer::Stored(json!({ "uid": UID }))).as_manager()
+    exchange("POST", CUSTOM, Answer::Stored(json!({ "uid": UID }))).by_manager()
 }
 
 /// The object's metadata are patched.
 pub fn patch_object(object: &PopularityReport) -> Exchange {
     let object = serde_json::to_value(object).unwrap();
-    exchange("PATCH", format!("{CUSTOM}/{NAME}"), Answer::Found(object)).as_manager()
+    exchange("PATCH", format!("{CUSTOM}/{NAME}"), Answer::Found(object)).by_manager()
 }
 
 /// The status is applied.
 pub fn apply_status(object: &PopularityReport) -> Exchange {
     let object = serde_json::to_value(object).unwrap();
     exchange("PATCH", format!("{CUSTOM}/{NAME}/status"), Answer::Found(object))
-        .as_manager()
+        .by_manager()
         .with("force=true")
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use domain::{Instant, ParameterErrors, Parameters, Report, ReportId};
 use kube::api::ObjectMeta;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     DEFAULT_ACTIVE_DEADLINE_SECONDS, DEFAULT_TTL_SECONDS_AFTER_FINISHED, DeletionPolicy, PopularityReport,
@@ -128,14 +128,6 @@ impl PopularityReport {
     /// The report that has this object's uid, for an object that came first.
     pub fn own_report(&self) -> Option<ReportId> {
         self.metadata.uid.as_ref()?.parse().ok()
-    }
-
-    /// The status as JSON, for comparing what is there with what is to be.
-    ///
-    /// # Errors
-    /// Never for this type in practice; the error is serde's.
-    pub fn status_json(&self) -> serde_json::Result<Value> {
-        serde_json::to_value(&self.status)
     }
 }
 
