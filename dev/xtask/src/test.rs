@@ -36,6 +36,9 @@ pub struct Options {
 /// # Errors
 /// When a part fails; the other parts are run all the same.
 pub fn run(project: &Project, options: &Options) -> Result<()> {
+    tools::need_packages(project)?;
+    tools::need_python(project)?;
+    tools::need_go(project)?;
     tools::need_cargo_tool(project, "cargo-nextest", NEXTEST)?;
     let platform = Platform::open(project, Instance::Test)?;
     let mut parts = Parts::default();
@@ -86,6 +89,7 @@ fn with_platform<'p>(command: Cmd<'p>, project: &Project, platform: &Platform) -
     Ok(command
         .envs(platform.env()?)
         .env("KUBECTL", platform.kubectl_program()?)
+        .env("SDK_TESTS_CACHE", project.cache.join("sdk-tests"))
         .env("EXPORTER_IMAGE", images::FAILPOINTS)
         .env("EXPORTER_FAILPOINTS_IMAGE", images::FAILPOINTS)
         .env("PRODUCT_BIN_DIR", project.target.join("debug")))

@@ -67,6 +67,26 @@ pub fn need_packages(project: &Project) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
+    install(project, &missing)
+}
+
+/// Checks that Python can make environments, for the tests that drive the emulator by the Python SDK; Debian
+/// has that part in a package of its own.
+///
+/// # Errors
+/// As [`need_packages`].
+pub fn need_python(project: &Project) -> Result<()> {
+    let check = cmd!(project.sh, "python3 -c 'import ensurepip, venv'")
+        .quiet()
+        .ignore_stdout()
+        .ignore_stderr();
+    if check.run().is_ok() {
+        return Ok(());
+    }
+    install(project, &["python3", "python3-venv"])
+}
+
+fn install(project: &Project, missing: &[&str]) -> Result<()> {
     let list = missing.join(" ");
     if !rustix::process::geteuid().is_root() || !on_path(project, "apt-get") {
         bail!(
