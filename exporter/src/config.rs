@@ -76,6 +76,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
+    use rstest::rstest;
 
     use super::*;
 
@@ -85,9 +86,51 @@ mod tests {
     }
 
     #[test]
-    fn help_shows_options_defaults_and_exit_codes() {
-        // whoever runs the test may have some of the variables set
-        let command = Config::command().mut_args(|argument| argument.hide_env_values(true));
-        insta::assert_snapshot!(command.term_width(100).render_long_help());
+    fn flags_variables_and_defaults_are_these() {
+        let mut command = Config::command();
+        command.build();
+        let options = command.get_arguments().filter_map(|option| {
+            let variable = option.get_env()?.to_str()?.to_owned();
+            let default = option
+                .get_default_values()
+                .first()
+                .and_then(|value| value.to_str());
+            let flag = option.get_long()?;
+            assert_eq!(
+                variable.to_ascii_lowercase().replace('_', "-"),
+                flag,
+                "one word for both"
+            );
+            Some(format!("{variable} {}\n", default.unwrap_or_default()))
+        });
+        insta::assert_snapshot!(options.collect::<String>());
+    }
+
+    #[test]
+    fn help_explains_the_exit_codes_and_every_option() {
+        let mut command = Config::command();
+        let help = command.render_long_help().to_string();
+        for code in ["0 ", "2 ", "64", "65", "75"] {
+            assert!(help.contains(&format!("\n  {code}")), "{help}");
+        }
+        for option in command.get_arguments() {
+            assert!(option.get_help().is_some(), "{option} is not explained");
+        }
+    }
+
+    #[rstest]
+    #[case::minutes("5m", 300)]
+    #[case::none("0s", 0)]
+    #[case::both("1h 30m", 5_400)]
+    fn a_duration_is_read_as_people_write_it(#[case] text: &str, #[case] seconds: u64) {
+        assert_eq!(duration(text), Ok(Duration::from_secs(seconds)));
+    }
+
+    #[rstest]
+    #[case::no_unit("5")]
+    #[case::negative("-5m")]
+    #[case::words("soon")]
+    fn any_other_duration_is_refused(#[case] text: &str) {
+        assert!(duration(text).is_err());
     }
 }

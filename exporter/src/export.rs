@@ -77,7 +77,7 @@ pub async fn run(config: &Config, shutdown: &CancellationToken) -> Result<Outcom
         source,
     })?;
     let catalogue =
-        store::pool::connect(&config.catalogue.catalog_database_url, 1, "exporter").map_err(|source| {
+        store::catalogue::connect(&config.catalogue.catalog_database_url, "exporter").map_err(|source| {
             Error::DatabaseUrl {
                 which: "CATALOG_DATABASE_URL",
                 source,
