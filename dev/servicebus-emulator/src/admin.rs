@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Json, Router,
-    extract::{Path, State, rejection::JsonRejection},
+    extract::{Path, Request, State, rejection::JsonRejection},
     http::StatusCode,
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -57,7 +58,25 @@ fn router(broker: Arc<Broker>) -> Router {
         .route("/queues/{queue}/expire-locks", post(expire_locks))
         .route("/queues/{queue}/detach-links", post(detach_links))
         .route("/queues/{queue}/purge", post(purge))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&broker),
+            answer_when_safe,
+        ))
         .with_state(broker)
+}
+
+/// Like clients of AMQP, nobody here is told of a change before it is on disk.
+async fn answer_when_safe(State(broker): Shared, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    if broker.journal().safe().await {
+        response
+    } else {
+        Failure(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the store refused a write; the log says why".to_owned(),
+        )
+        .into_response()
+    }
 }
 
 /// An error for whoever asked.
@@ -130,10 +149,11 @@ async fn queue(State(broker): Shared, Path(queue): Path<String>) -> Result<Json<
 async fn define_queue(
     State(broker): Shared,
     Path(queue): Path<String>,
-    settings: Option<Json<QueueSettings>>,
+    settings: Result<Option<Json<Option<QueueSettings>>>, JsonRejection>,
 ) -> Result<(StatusCode, Json<QueueView>), Failure> {
     let name = named(&queue)?;
-    let Json(settings) = settings.unwrap_or_default();
+    // No body, and null, mean the defaults.
+    let settings = settings?.and_then(|Json(settings)| settings).unwrap_or_default();
     let status = if broker.define_queue(&name, settings) {
         StatusCode::CREATED
     } else {

@@ -253,6 +253,11 @@ impl Broker {
         existed
     }
 
+    /// Whether there is such a queue.
+    pub fn has_queue(&self, name: &QueueName) -> bool {
+        self.state().queues.contains_key(name)
+    }
+
     /// A look at one queue.
     pub fn view(&self, name: &QueueName, now: Moment) -> Result<QueueView, Refusal> {
         self.with_node(name, |node| {

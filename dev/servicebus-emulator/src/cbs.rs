@@ -71,8 +71,16 @@ pub fn handle(request: &Request, grants: &mut Grants, keys: &Keys, broker: &Brok
         Ok(until) => {
             let path = path(audience);
             // A token for a sub-path is a right on it alone; links name the queue, so the queue is what counts.
-            let queue = path.split("/$").next().unwrap_or(&path).to_owned();
-            grants.until.insert(queue, until);
+            let entity = path.split("/$").next().unwrap_or(&path).to_owned();
+            // The service looks for the entity after it has found the token good, so that nobody can probe for names:
+            // <https://github.com/Azure/azure-sdk-for-net/issues/44734>. No path at all is the namespace.
+            if !entity.is_empty() && !entity.parse().is_ok_and(|queue| broker.has_queue(&queue)) {
+                return refused(
+                    404,
+                    format!("The messaging entity '{audience}' could not be found."),
+                );
+            }
+            grants.until.insert(entity, until);
             Response {
                 status: 202,
                 description: "Accepted".to_owned(),

@@ -70,6 +70,10 @@ ADMIN PORT (HTTP and JSON, without authentication)
   POST   /connections/drop               drop every connection without a word
   POST   /connections/close              close every connection; body: {\"condition\": \"amqp:connection:forced\"}
 
+STANDARD OUTPUT
+
+  One line when it serves: {\"amqp\": [\"127.0.0.1:5672\"], \"admin\": \"127.0.0.1:5300\"}. The log goes to standard error.
+
 WHAT IS KEPT
 
   With --data, messages, delivery counts, sequence numbers, settings and the memory of duplicate detection

@@ -382,12 +382,15 @@ impl Connection<'_> {
         // Read untyped, because the Go SDK puts string keys where the types want symbols.
         if outcome::is_disposition(&frame.body) {
             let disposition = outcome::Disposition::parse(&frame.body)?;
+            tracing::trace!(connection = self.id, channel, ?disposition, "received");
             let effect = self.with_session(channel, |session, around| {
                 session.on_disposition(&disposition, around)
             })?;
             return self.on_effect(channel, effect.flatten());
         }
-        match serde_amqp::from_slice(&frame.body).map_err(codec::Error::Decode)? {
+        let performative = serde_amqp::from_slice(&frame.body).map_err(codec::Error::Decode)?;
+        tracing::trace!(connection = self.id, channel, ?performative, "received");
+        match performative {
             Performative::Begin(begin) => self.on_begin(channel, &begin)?,
             Performative::Attach(attach) => {
                 self.with_session(channel, |session, around| session.on_attach(attach, around))?;

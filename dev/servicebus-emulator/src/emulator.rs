@@ -173,7 +173,8 @@ impl Running {
         connection_string(self.amqp_addr(), &self.key_name, &self.key)
     }
 
-    /// Makes a queue, or gives an existing one new settings. Answers whether it is new.
+    /// Makes a queue, or gives an existing one new settings. Answers whether it is new. It is on disk before any
+    /// client is told of anything that happens in it.
     pub fn define_queue(&self, name: &QueueName, settings: QueueSettings) -> bool {
         self.broker.define_queue(name, settings)
     }

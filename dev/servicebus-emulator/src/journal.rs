@@ -116,6 +116,20 @@ impl Journal {
         self.progress.clone()
     }
 
+    /// Returns when everything handed over so far is on disk; `false` when that failed.
+    pub async fn safe(&self) -> bool {
+        let position = self.position();
+        let reached = |progress: &Progress| match *progress {
+            Progress::Safe(safe) => safe >= position,
+            Progress::Failed => true,
+        };
+        match self.progress().wait_for(reached).await {
+            Ok(progress) => *progress != Progress::Failed,
+            // The writer has ended. It does so only after it has written everything.
+            Err(_) => matches!(*self.progress.borrow(), Progress::Safe(safe) if safe >= position),
+        }
+    }
+
     /// Writes what is left and lets go of the store. Blocks.
     pub fn close(&self) {
         let Some(writer) = &self.writer else { return };

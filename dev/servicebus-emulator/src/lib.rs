@@ -33,6 +33,8 @@ mod queue;
 mod rpc;
 mod sasl;
 mod store;
+#[cfg(test)]
+mod testing;
 
 pub mod cli;
 pub mod config;

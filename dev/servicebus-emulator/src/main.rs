@@ -21,6 +21,11 @@ async fn main() -> anyhow::Result<()> {
         tracing::info!("AMQP on {address}");
     }
     tracing::info!("admin on http://{}", emulator.admin_addr());
+    // For whoever started it with port 0: where it can be reached now.
+    println!(
+        "{}",
+        serde_json::json!({ "amqp": emulator.amqp_addrs(), "admin": emulator.admin_addr() })
+    );
 
     let failed = tokio::select! {
         interrupted = tokio::signal::ctrl_c() => {

@@ -420,3 +420,148 @@ impl From<Moment> for Value {
         Value::Timestamp(Timestamp::from(moment))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{annotation, binary, delivery_count, message, nameless, section, sections};
+
+    fn stamp() -> Stamp {
+        Stamp {
+            delivery_count: 0,
+            enqueued: Moment::from_millis(1),
+            sequence: 7,
+            locked_until: None,
+            state: 0,
+            enqueue_sequence: None,
+            dead_letter_source: None,
+            lock_token: None,
+        }
+    }
+
+    #[test]
+    fn a_delivery_count_of_zero_is_written_out() {
+        let encoded = message("a").build().encode(&stamp()).unwrap();
+
+        assert_eq!(delivery_count(&encoded), Value::Uint(0));
+    }
+
+    #[test]
+    fn body_properties_and_footer_stay_byte_for_byte() {
+        let body = [section(DATA, binary(b"one")), section(DATA, binary(b"two"))].concat();
+        let properties = section(
+            PROPERTIES,
+            Value::List(vec![Value::from("id"), Value::Null, Value::from("to")]),
+        );
+        let footer = section(
+            FOOTER,
+            Value::Map(Map::from_iter([(symbol("f"), Value::Bool(true))])),
+        );
+        let sent = Bytes::from([&properties[..], &body, &footer].concat());
+
+        let encoded = Message::parse(&sent, Uuid::nil())
+            .unwrap()
+            .encode(&stamp())
+            .unwrap();
+
+        assert!(
+            encoded.ends_with(&sent),
+            "{:02x?} does not end with {:02x?}",
+            encoded,
+            sent
+        );
+    }
+
+    #[test]
+    fn every_kind_of_body_is_taken() {
+        for (code, value) in [
+            (DATA, binary(b"x")),
+            (SEQUENCE, Value::List(vec![Value::Int(1)])),
+            (AMQP_VALUE, Value::from("text")),
+        ] {
+            let encoded = message("a")
+                .body(&[(code, value.clone())])
+                .build()
+                .encode(&stamp())
+                .unwrap();
+
+            assert_eq!(sections(&encoded).last(), Some(&(code, value)));
+        }
+    }
+
+    #[test]
+    fn a_message_without_an_id_gets_one() {
+        let given = Message::parse(&nameless().encode(), Uuid::from_u128(0xab)).unwrap();
+
+        assert_eq!(given.id(), "000000000000000000000000000000ab");
+        assert_eq!(
+            given.properties().unwrap()[0],
+            Value::from("000000000000000000000000000000ab")
+        );
+    }
+
+    #[test]
+    fn ids_of_every_type_can_be_compared() {
+        let uuid = Uuid::from_u128(1);
+        for (id, text) in [
+            (Value::Uuid(AmqpUuid::from(uuid.into_bytes())), uuid.to_string()),
+            (Value::Ulong(12), "12".to_owned()),
+            (binary(&[0x0a, 0xff]), "0aff".to_owned()),
+        ] {
+            assert_eq!(message("").id(id).build().id(), text);
+        }
+    }
+
+    #[test]
+    fn a_sender_cannot_forge_what_the_broker_writes() {
+        let forged = message("a")
+            .annotation(SEQUENCE_NUMBER, Value::Long(99))
+            .annotation(LOCKED_UNTIL, Value::from(Moment::from_millis(5)))
+            .annotation("x-opt-partition-key", Value::from("p"))
+            .build();
+
+        let encoded = forged.encode(&stamp()).unwrap();
+
+        assert_eq!(annotation(&encoded, SEQUENCE_NUMBER), Some(Value::Long(7)));
+        assert_eq!(annotation(&encoded, LOCKED_UNTIL), None);
+        assert_eq!(
+            annotation(&encoded, "x-opt-partition-key"),
+            Some(Value::from("p"))
+        );
+    }
+
+    #[test]
+    fn a_stored_message_is_the_same_when_it_is_read_back() {
+        let original = message("a")
+            .property("k", "v")
+            .ttl(Duration::from_secs(9))
+            .annotation("mine", Value::Int(1))
+            .build();
+
+        let stored = Bytes::from(original.encode_bare().unwrap());
+
+        assert_eq!(Message::parse(&stored, Uuid::nil()).unwrap(), original);
+    }
+
+    #[test]
+    fn a_batch_is_unpacked_into_its_messages() {
+        let (one, two) = (message("1").encode(), message("2").encode());
+        let batch = [
+            section(PROPERTIES, Value::List(vec![Value::from("1")])),
+            section(DATA, binary(&one)),
+            section(DATA, binary(&two)),
+        ];
+
+        assert_eq!(unpack_batch(&Bytes::from(batch.concat())).unwrap(), [one, two]);
+    }
+
+    #[rstest::rstest]
+    #[case::nothing(&[])]
+    #[case::no_body(&[0x00, 0x53, 0x73, 0x45])]
+    #[case::not_a_section(&[0x40])]
+    #[case::unknown_section(&[0x00, 0x53, 0x01, 0x45])]
+    #[case::cut_short(&[0x00, 0x53, 0x75, 0xa0, 0x05, 0x01])]
+    fn what_is_not_a_message_is_refused(#[case] payload: &'static [u8]) {
+        assert!(Message::parse(&Bytes::from_static(payload), Uuid::nil()).is_err());
+    }
+}

@@ -25,6 +25,8 @@ mod counts;
 mod duplicates;
 mod name;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 pub use counts::{Counters, Counts, PartCounts};
 pub use name::{Address, InvalidName, Part, QueueName, path};

@@ -271,3 +271,126 @@ fn from_json<T: serde::de::DeserializeOwned>(what: &'static str, json: &str) -> 
 fn to_json<T: serde::Serialize>(what: &'static str, value: &T) -> Result<String, Error> {
     serde_json::to_string(value).map_err(|error| Error::Json(what, error))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        queue::{Enqueued, ReceiveMode},
+        testing::message,
+    };
+
+    const NOON: Moment = Moment::from_millis(1_700_000_000_000);
+
+    fn name(name: &str) -> QueueName {
+        name.parse().unwrap()
+    }
+
+    fn write_all(store: &Store, queue: &mut Queue) {
+        let defined = Entry::Defined(queue.name().clone(), queue.settings().clone());
+        let changed = Entry::Changed(queue.name().clone(), queue.take_changes());
+        store.write([defined, changed].iter()).unwrap();
+    }
+
+    #[test]
+    fn a_new_store_is_empty() {
+        let directory = tempfile::tempdir().unwrap();
+
+        assert!(
+            Store::open(&directory.path().join("deep/down"))
+                .unwrap()
+                .load()
+                .unwrap()
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn queues_come_back_each_with_its_own_messages_settings_and_memory() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let settings = QueueSettings {
+            duplicate_detection: Some(Duration::from_secs(60)),
+            ..QueueSettings::default()
+        };
+        // Names that begin alike, so that a range over one must not reach into the other.
+        for queue in ["a", "a-b", "a/b"] {
+            let mut queue = Queue::new(name(queue), settings.clone());
+            queue.enqueue(message("1").build(), NOON);
+            write_all(&store, &mut queue);
+        }
+        drop(store);
+
+        let mut loaded = Store::open(directory.path()).unwrap().load().unwrap();
+
+        assert_eq!(
+            loaded
+                .iter()
+                .map(|queue| queue.name().as_str())
+                .collect::<Vec<_>>(),
+            ["a", "a-b", "a/b"]
+        );
+        for queue in &mut loaded {
+            assert_eq!(*queue.settings(), settings);
+            assert_eq!(queue.counts().main.active, 1);
+            assert_eq!(queue.enqueue(message("1").build(), NOON), Enqueued::Duplicate);
+            assert_eq!(queue.enqueue(message("2").build(), NOON), Enqueued::Stored(2));
+        }
+    }
+
+    #[test]
+    fn a_message_that_left_does_not_come_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let mut queue = Queue::new(name("q"), QueueSettings::default());
+        queue.enqueue(message("1").build(), NOON);
+        write_all(&store, &mut queue);
+
+        queue
+            .receive(Part::Main, ReceiveMode::ReceiveAndDelete, Uuid::nil(), NOON)
+            .unwrap()
+            .unwrap();
+        write_all(&store, &mut queue);
+
+        assert_eq!(store.load().unwrap()[0].counts().main.active, 0);
+    }
+
+    #[test]
+    fn a_deleted_queue_takes_its_messages_with_it_and_no_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        for queue in ["q", "q2"] {
+            let mut queue = Queue::new(name(queue), QueueSettings::default());
+            queue.enqueue(message("1").build(), NOON);
+            write_all(&store, &mut queue);
+        }
+
+        store
+            .write(
+                [
+                    Entry::Deleted(name("q")),
+                    Entry::Defined(name("q"), QueueSettings::default()),
+                ]
+                .iter(),
+            )
+            .unwrap();
+
+        let counts: Vec<_> = store
+            .load()
+            .unwrap()
+            .iter()
+            .map(|queue| queue.counts().main.active)
+            .collect();
+        assert_eq!(counts, [0, 1]);
+    }
+
+    #[test]
+    fn a_second_process_cannot_open_the_same_store() {
+        let directory = tempfile::tempdir().unwrap();
+        let _store = Store::open(directory.path()).unwrap();
+
+        assert!(matches!(Store::open(directory.path()), Err(Error::Open(..))));
+    }
+}

@@ -61,6 +61,8 @@ pub struct Partial {
     pub delivery_id: u32,
     pub format: u32,
     pub settled: bool,
+    /// Bytes so far, also when they were thrown away.
+    pub size: u64,
     pub payload: BytesMut,
 }
 

@@ -28,6 +28,7 @@ pub struct Output {
 impl Output {
     /// Writes a frame.
     pub fn send(&mut self, channel: u16, performative: &Performative) -> Result<(), codec::Error> {
+        tracing::trace!(channel, ?performative, "sending");
         frame::write_performative(&mut self.turn, channel, performative)
     }
 

@@ -7,6 +7,10 @@ use fe2o3_amqp_types::{
     messaging::{Source, TargetArchetype},
     performatives::{Attach, Performative},
 };
+use serde_amqp::{
+    Value,
+    primitives::{OrderedMap, Symbol},
+};
 
 use super::{Error, Session, Surroundings};
 use crate::{
@@ -14,6 +18,10 @@ use crate::{
     connection::link::{Incoming, Link, Node, Outgoing, SENDER_CREDIT},
     queue::{Address, QueueName, QueueSettings, ReceiveMode},
 };
+
+/// However large single messages may be, the service takes no larger batch:
+/// <https://learn.microsoft.com/azure/service-bus-messaging/service-bus-premium-messaging#large-messages-support>.
+const MAX_BATCH_SIZE: u64 = 1 << 20;
 
 impl Session {
     /// Takes an `attach`, and answers with one, followed by a detach when the link is refused.
@@ -161,6 +169,9 @@ fn answer_to(attach: &Attach, max_message_size: u64) -> Attach {
         max_message_size: Some(max_message_size),
         offered_capabilities: None,
         desired_capabilities: None,
-        properties: None,
+        properties: Some(OrderedMap::from_iter([(
+            Symbol::from("com.microsoft:max-message-batch-size"),
+            Value::Ulong(max_message_size.min(MAX_BATCH_SIZE)),
+        )])),
     }
 }
