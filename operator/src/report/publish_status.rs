@@ -2,6 +2,7 @@
 
 use domain::{Progress, Report};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Resource, ResourceExt};
@@ -270,8 +271,10 @@ fn progress(row: &Report, job: Option<&JobReference>, applied: &Applied) -> (&'s
     }
     if job.is_some() {
         let pods = &applied.world.pods;
-        // Between the deadline and the Job's end the Pod is gone already: what was said of it stays.
-        let remembered = || failure::remembered(&applied.world.object).filter(|_| pods.is_empty());
+        // Between the deadline and the Job's end the Pod is on its way out: what was said of it stays.
+        let may_start = |pod: &Pod| pod.metadata.deletion_timestamp.is_none();
+        let remembered =
+            || failure::remembered(&applied.world.object).filter(|_| !pods.iter().any(may_start));
         let message = match failure::waiting(pods).or_else(remembered) {
             Some(words) => format!("{}{words}", failure::NOT_STARTING),
             None => "The exporter's Pod is about to start.".to_owned(),
