@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde_json::json;
 use testkit::reports::SOON;
-use testkit::{Api, Operator, in_a_world, throughout, until};
+use testkit::{Api, Operator, Proxy, in_a_world, throughout, until};
 
 /// Within this time of a neighbour's return, work goes on (docs/ARCHITECTURE.md).
 const WORK_GOES_ON: Duration = Duration::from_secs(10);
@@ -77,7 +77,7 @@ async fn with_everything_but_the_database_down_reports_are_accepted_and_shown() 
     in_a_world(async |world| {
         world.cluster.proxy.refuse();
         world.broker.take_down().await;
-        let storage = testkit::Proxy::start("127.0.0.1", &world.blob_address()).await;
+        let storage = Proxy::start("127.0.0.1", &world.blob_address()).await;
         storage.refuse();
         let endpoint = world.blob_endpoint_by(&storage);
         let api = Api::setup(world)
@@ -102,6 +102,98 @@ async fn with_everything_but_the_database_down_reports_are_accepted_and_shown() 
         let _operator = Operator::setup(world).start_operator().await;
         application.completed(id, SOON).await;
         world.completed_everywhere(id).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_blob_storage_down_an_export_waits_and_completes_after_it_returns() {
+    in_a_world(async |world| {
+        let address = world.platform.as_pods_see(&world.platform.blob_endpoint());
+        let target = format!("{}:{}", address.host_str().unwrap(), address.port().unwrap());
+        let storage = Proxy::start(&world.platform.pods_host, &target).await;
+        storage.refuse();
+        let mut environment = world.exporter_environment();
+        let by_proxy = world.platform.storage_at(&world.blob_endpoint_by(&storage));
+        environment.insert("AZURE_STORAGE_CONNECTION_STRING".to_owned(), by_proxy);
+        world.cluster.set_exporter_secret(environment).await;
+        let _operator = Operator::setup(world).start_operator().await;
+        let api = Api::setup(world).start_api().await;
+        let application = api.application();
+
+        let id = application.accepted(&json!({"limit": 10})).await;
+        world.row_is(id, "Processing").await;
+        let waits = async || application.report(id).await.body["status"] == "Processing";
+        throughout("the export waits", Duration::from_secs(5), waits).await;
+
+        storage.forward();
+        application.completed(id, SOON).await;
+        world.completed_everywhere(id).await;
+        assert_eq!(
+            world.database.report(id).await.unwrap().attempts(),
+            1,
+            "the attempt has waited"
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_postgresql_down_a_request_is_told_to_come_again_and_work_goes_on_after_it_returns() {
+    in_a_world(async |world| {
+        let target = &world.database.reports;
+        let address = format!("{}:{}", target.host_str().unwrap(), target.port().unwrap());
+        let database = Proxy::start("127.0.0.1", &address).await;
+        let mut by_proxy = target.clone();
+        by_proxy.set_ip_host(database.address().ip()).unwrap();
+        by_proxy.set_port(Some(database.address().port())).unwrap();
+        let by_proxy = by_proxy.as_str();
+        let mut operator = Operator::setup(world)
+            .set("REPORTS_DATABASE_URL", by_proxy)
+            .start_operator()
+            .await;
+        let mut api = Api::setup(world)
+            .set("REPORTS_DATABASE_URL", by_proxy)
+            .start_api()
+            .await;
+        let application = api.application();
+        let held = world.database.hold_table("ratings").await;
+        let under_way = application.accepted(&json!({"limit": 10})).await;
+        world.row_is(under_way, "Processing").await;
+
+        database.refuse();
+        let refused = application.request(&json!({})).await;
+        assert_eq!(
+            refused.status,
+            StatusCode::SERVICE_UNAVAILABLE,
+            "{}",
+            refused.body
+        );
+        assert!(refused.headers.contains_key("retry-after"));
+        assert_eq!(refused.headers["content-type"], "application/problem+json");
+        assert_eq!(
+            world.database.reports().await,
+            [under_way],
+            "nothing is half-written"
+        );
+        // The exporter goes its own way to the database and ends meanwhile.
+        held.release().await;
+        world.row_is(under_way, "Completed").await;
+
+        database.forward();
+        let accepted = async || {
+            let answer = application.request(&json!({"limit": 2})).await;
+            (answer.status == StatusCode::ACCEPTED).then(|| answer.report_id())
+        };
+        let id = until("requests are accepted again", WORK_GOES_ON, accepted).await;
+        for id in [under_way, id] {
+            application.completed(id, SOON).await;
+            world.completed_everywhere(id).await;
+        }
+        assert!(
+            operator.program.is_running() && api.program.is_running(),
+            "without a restart"
+        );
     })
     .await;
 }
