@@ -52,7 +52,6 @@ async fn send(client: &Client, queue: &str, messages: usize, in_flight: usize) -
         ..SenderOptions::default()
     };
     let sender = client.sender(queue, options);
-    sender.send(outgoing("warm-up", 0)).await;
     let batch = outgoing("send", messages);
     let start = Instant::now();
     let report = sender.send(batch).await;
