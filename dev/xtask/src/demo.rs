@@ -60,7 +60,7 @@ pub fn run(project: &Project, sample: Sample) -> Result<()> {
         "All of it is up and stays up.\n\
          \n  eval \"$(cargo xtask env)\"         API_URL, API_TOKEN, KUBECONFIG, the database URLs, …\
          \n  curl -i -X POST \"$API_URL/reports/popularity\" -H \"Authorization: Bearer $API_TOKEN\" \\\
-         \n       -H 'Content-Type: application/json' -d '{{\"topN\": 10}}'\
+         \n       -H 'Content-Type: application/json' -d '{{\"limit\": 10}}'\
          \n  curl -s \"$API_URL/reports/{id}\" -H \"Authorization: Bearer $API_TOKEN\"\
          \n  kubectl -n {NAMESPACE} get popularityreports -o wide\
          \n  cargo xtask status | logs operator | logs api\
