@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use runtime::{Backoff, crash_point};
 
 use crate::context::Wakes;
+use crate::error_chain::error_chain;
 use crate::metrics::Metrics;
 
 /// How many messages are worked on at once, and held at most.
@@ -107,7 +108,7 @@ impl Consumer {
                 }
                 Err(error) => {
                     tracing::warn!(
-                        error = &error as &dyn std::error::Error,
+                        error = error_chain(&error),
                         "the queue cannot be used until somebody changes something"
                     );
                     tokio::select! {
@@ -170,7 +171,7 @@ impl Consumer {
                 Err(error) => {
                     tracing::warn!(
                         message.id = message.message_id,
-                        error = &error as &dyn std::error::Error,
+                        error = error_chain(&error),
                         "the message cannot be held any longer and comes again"
                     );
                     return verdict;
@@ -206,7 +207,7 @@ impl Consumer {
             Err(error) => {
                 tracing::warn!(
                     report.id = %report,
-                    error = &error as &dyn std::error::Error,
+                    error = error_chain(&error),
                     "the message cannot be recorded now"
                 );
                 Verdict::NotNow
@@ -229,7 +230,7 @@ impl Consumer {
                 Err(error) => {
                     tracing::warn!(
                         message.id = message.message_id,
-                        error = &error as &dyn std::error::Error,
+                        error = error_chain(&error),
                         "the message could not be settled"
                     );
                     if !error.is_retriable() {

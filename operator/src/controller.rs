@@ -19,6 +19,7 @@ use crds::{PopularityReport, names};
 use runtime::Backoff;
 
 use crate::context::{Context, Wake};
+use crate::error_chain::error_chain;
 use crate::report::failure::{self, JobState};
 use crate::report::{self, reconcile};
 use crate::sweep;
@@ -96,7 +97,7 @@ fn error_policy(object: Arc<PopularityReport>, error: &report::Error, _context: 
     }
     tracing::warn!(
         name = object.name_any(),
-        error = error as &dyn std::error::Error,
+        error = error_chain(error),
         "the reconcile failed and is tried again"
     );
     Action::requeue(AFTER_FAILURE.random_delay(0))
@@ -112,10 +113,7 @@ fn log(outcome: Reconciled) {
         Err(ControllerError::ObjectNotFound(object)) => {
             tracing::debug!(%object, "gone before it was reconciled");
         }
-        Err(error) => tracing::warn!(
-            error = &error as &dyn std::error::Error,
-            "watching failed and is tried again"
-        ),
+        Err(error) => tracing::warn!(error = error_chain(&error), "watching failed and is tried again"),
     }
 }
 
@@ -153,7 +151,7 @@ async fn count_places_at_start(context: &Context, namespace: &str) {
     let mut failures = 0;
     while let Err(error) = count_places(context, namespace).await {
         tracing::warn!(
-            error = &error as &dyn std::error::Error,
+            error = error_chain(&error),
             "the exporter Jobs cannot be counted now"
         );
         sleep(WATCH_AGAIN.random_delay(failures)).await;
@@ -166,7 +164,7 @@ async fn keep_counting_places(context: &Context, namespace: &str) {
         sleep(RESYNC).await;
         if let Err(error) = count_places(context, namespace).await {
             tracing::warn!(
-                error = &error as &dyn std::error::Error,
+                error = error_chain(&error),
                 "the exporter Jobs cannot be counted now"
             );
         }

@@ -14,6 +14,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::error_chain::error_chain;
+
 /// How long a Lease holds without being renewed. A standby takes over within this and one
 /// [`RETRY_PERIOD`]: 12 s.
 const LEASE_DURATION: Duration = Duration::from_secs(10);
@@ -138,10 +140,7 @@ impl Candidate {
                         tracing::warn!(identity = self.me, "another took the lease; stopping at once");
                     }
                 }
-                Err(error) => tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "the lease cannot be renewed now"
-                ),
+                Err(error) => tracing::warn!(error = error_chain(&error), "the lease cannot be renewed now"),
             }
             let next = began + RETRY_PERIOD;
             tokio::select! {
@@ -161,7 +160,7 @@ impl Candidate {
         let led = leading.send_replace(false);
         if led && let Err(error) = self.give_back().await {
             tracing::warn!(
-                error = &error as &dyn std::error::Error,
+                error = error_chain(&error),
                 "the lease could not be given back; a standby has to wait for its end"
             );
         }

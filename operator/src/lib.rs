@@ -14,6 +14,7 @@ pub mod config;
 pub mod consumer;
 pub mod context;
 pub mod controller;
+mod error_chain;
 pub mod lease;
 pub mod metrics;
 pub mod notifications;

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use runtime::Backoff;
 
 use crate::context::Wakes;
+use crate::error_chain::error_chain;
 
 /// The pauses between attempts to listen.
 const LISTEN_AGAIN: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
@@ -34,10 +35,7 @@ async fn hear(database: &PgPool, wakes: &Wakes) {
                             wake(wakes, &heard);
                         }
                         Err(error) => {
-                            tracing::warn!(
-                                error = &error as &dyn std::error::Error,
-                                "notifications of reports were lost"
-                            );
+                            tracing::warn!(error = error_chain(&error), "notifications of reports were lost");
                             sleep(LISTEN_AGAIN.random_delay(failures)).await;
                             failures = failures.saturating_add(1);
                         }
@@ -46,7 +44,7 @@ async fn hear(database: &PgPool, wakes: &Wakes) {
             }
             Err(error) => {
                 tracing::warn!(
-                    error = &error as &dyn std::error::Error,
+                    error = error_chain(&error),
                     "notifications of reports cannot be heard now"
                 );
                 sleep(LISTEN_AGAIN.random_delay(failures)).await;

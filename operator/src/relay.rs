@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use runtime::{Backoff, crash_point};
 
+use crate::error_chain::error_chain;
 use crate::metrics::Metrics;
 
 /// The most messages in one claim.
@@ -88,10 +89,7 @@ impl Relay {
                     None
                 }
                 Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "the outbox cannot be relayed now"
-                    );
+                    tracing::warn!(error = error_chain(&error), "the outbox cannot be relayed now");
                     Some(Pass {
                         claimed: 0,
                         accepted: 0,
@@ -127,7 +125,7 @@ impl Relay {
                 }
                 Err(error) => {
                     tracing::warn!(
-                        error = &error as &dyn std::error::Error,
+                        error = error_chain(&error),
                         "notifications cannot be heard now; polling"
                     );
                     return sleep(POLL).await;
@@ -140,10 +138,7 @@ impl Relay {
         match timeout(POLL, subscribed.recv()).await {
             Ok(Ok(_)) | Err(_) => {}
             Ok(Err(error)) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "notifications were lost; polling"
-                );
+                tracing::warn!(error = error_chain(&error), "notifications were lost; polling");
                 sleep(POLL).await;
             }
         }
@@ -175,7 +170,7 @@ impl Relay {
                         report.id = %message.report_id,
                         message.id = %message.id,
                         attempts = message.attempts,
-                        error = error as &dyn std::error::Error,
+                        error = error_chain(error),
                         "the message was not accepted and stays in the outbox"
                     );
                     let available_at = put_off(now, message.attempts, error);

@@ -26,6 +26,7 @@ use uuid::Uuid;
 use crate::config::{Config, ExporterArgs, Pair};
 use crate::consumer::{CREDIT, Consumer};
 use crate::context::{Context, Wakes};
+use crate::error_chain::error_chain;
 use crate::lease::Candidate;
 use crate::metrics::Metrics;
 use crate::places::Places;
@@ -241,10 +242,7 @@ impl Operator {
         if !election.is_finished()
             && let Err(error) = election.await
         {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "the election ended badly"
-            );
+            tracing::warn!(error = error_chain(&error), "the election ended badly");
         }
         servicebus.close().await;
         health_over.cancel();
@@ -295,10 +293,7 @@ async fn watch_backlog(database: PgPool, metrics: Metrics, shutdown: Cancellatio
                         .map_or(0, |oldest| Timestamp::now().duration_since(oldest).as_secs());
                     metrics.backlog(backlog.count, age);
                 }
-                Err(error) => tracing::debug!(
-                    error = &error as &dyn std::error::Error,
-                    "the backlog cannot be read now"
-                ),
+                Err(error) => tracing::debug!(error = error_chain(&error), "the backlog cannot be read now"),
             }
             sleep(BACKLOG_EVERY).await;
         }

@@ -22,6 +22,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use crds::{PopularityReport, names};
 
 use crate::context::Context;
+use crate::error_chain::error_chain;
 
 /// How often rows without their object are looked for: work goes on within ten seconds of Kubernetes' return.
 const OBJECTS_EVERY: Duration = Duration::from_secs(5);
@@ -88,7 +89,7 @@ pub async fn run(context: &Context, namespace: &str, objects: &Store<PopularityR
             Ok(count) => tracing::info!(what, count, "swept"),
             Err(error) => tracing::warn!(
                 what,
-                error = &error as &dyn std::error::Error,
+                error = error_chain(&error),
                 "sweeping stopped short and begins anew later"
             ),
         }

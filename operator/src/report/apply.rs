@@ -20,6 +20,7 @@ use super::decide::Release;
 use super::dereference::World;
 use super::events;
 use crate::context::Context;
+use crate::error_chain::error_chain;
 use crate::places::Answer;
 
 /// Which act failed.
@@ -374,7 +375,7 @@ async fn delete_blob(
     tracing::warn!(
         report.id = %world.report,
         blob = %blob,
-        error = &error as &dyn std::error::Error,
+        error = error_chain(&error),
         "the file of a deleted report cannot be deleted now"
     );
     if context.now() < release.give_up_at {

@@ -9,6 +9,7 @@ use crds::{PopularityReportStatus, names};
 
 use super::dereference::World;
 use crate::context::Context;
+use crate::error_chain::error_chain;
 
 /// The longest note that the API server takes
 /// (<https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/>), in bytes.
@@ -86,7 +87,7 @@ pub async fn publish(context: &Context, world: &World, event: Event) {
         tracing::warn!(
             report.id = %world.report,
             event = event.reason,
-            error = &error as &dyn std::error::Error,
+            error = error_chain(&error),
             "an Event could not be sent"
         );
     }

@@ -97,13 +97,23 @@ pub fn of_job(job: &Job, pods: &[Pod], remembered: Option<String>) -> Failure {
     }
 }
 
+/// The kubelet's reasons for a container that never ran.
+const START_ERROR: &str = "StartError";
+/// The same of other container runtimes.
+const CANNOT_RUN: &str = "ContainerCannotRun";
+
 /// Why a container that is not tried again ended.
 fn of_container(end: &ContainerStateTerminated) -> Failure {
     if let Some(failure) = end.message.as_deref().and_then(last_words) {
         return failure;
     }
     let code = end.exit_code;
-    let detail = format!("exit code {code}");
+    let mut detail = format!("exit code {code}");
+    if let Some(START_ERROR | CANNOT_RUN) = end.reason.as_deref() {
+        // the container runtime's words: nothing of ours ran
+        let words = end.message.as_deref().unwrap_or_default();
+        detail.extend([", ", end.reason.as_deref().unwrap_or_default(), ": ", words]);
+    }
     match (end.reason.as_deref(), code) {
         (Some("OOMKilled"), _) => Failure::new(FailureReason::ExporterOutOfMemory, &detail),
         (_, EXIT_BAD_PARAMETERS) => Failure::new(FailureReason::InvalidParameters, &detail),
@@ -253,6 +263,12 @@ mod tests {
         vec![ended(LATE, json!({"exitCode": 137, "reason": "Error"}))],
         FailureReason::ExporterFailed,
         "(exit code 137)"
+    )]
+    #[case::never_ran(
+        "BackoffLimitExceeded",
+        vec![ended(LATE, json!({"exitCode": 128, "reason": "StartError", "message": "no such file: /exporter"}))],
+        FailureReason::ExporterFailed,
+        "(exit code 128, StartError: no such file: /exporter)"
     )]
     #[case::words_that_are_none_of_ours(
         "BackoffLimitExceeded",

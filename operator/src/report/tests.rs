@@ -228,6 +228,7 @@ async fn an_object_that_was_made_for_a_row_is_bound_to_it() {
         idempotency: None,
         traceparent: None,
         cr_namespace: NAMESPACE.to_owned(),
+        most_unfinished: 1_000,
         cr_name: names::custom_resource(id),
         now: noon(),
         expires_at: noon_and(1_000_000),
