@@ -13,7 +13,6 @@ use uuid::Uuid;
 
 use crate::{
     clock::Moment,
-    codec,
     faults::{BrokerFaults, Fate, QueueFaults, Verdict},
     journal::{self, Journal},
     message::{self, BATCH_FORMAT, Message},
@@ -22,90 +21,11 @@ use crate::{
     },
 };
 
-/// Names a connection within this process.
-pub type ConnectionId = u64;
+mod connections;
+mod refusal;
 
-/// What the admin port and the fault switches tell a connection to do.
-#[derive(Debug, Clone)]
-pub enum Command {
-    /// End the links of one queue with an error.
-    DetachLinks {
-        /// Whose links.
-        queue: QueueName,
-        /// The AMQP condition.
-        condition: String,
-        /// The text.
-        description: String,
-    },
-    /// Close the connection with an error.
-    Close {
-        /// The AMQP condition.
-        condition: String,
-        /// The text.
-        description: String,
-    },
-    /// Drop the connection without a word.
-    Drop,
-}
-
-/// What happened to connections since the process began.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct ConnectionCounters {
-    /// Taken and served.
-    pub accepted: u64,
-    /// Closed by a fault switch before a byte was read.
-    pub refused: u64,
-    /// Ended by a fault switch.
-    pub dropped: u64,
-    /// Open now.
-    pub open: usize,
-}
-
-/// An error for a client, as AMQP condition and text.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{condition}: {description}")]
-pub struct Refusal {
-    /// The AMQP condition.
-    pub condition: String,
-    /// The text.
-    pub description: String,
-}
-
-impl Refusal {
-    /// An error with this condition and text.
-    pub fn new(condition: &str, description: impl Into<String>) -> Self {
-        Self {
-            condition: condition.to_owned(),
-            description: description.into(),
-        }
-    }
-
-    /// There is no such queue.
-    pub fn queue_not_found(queue: &QueueName) -> Self {
-        Self::new(
-            "amqp:not-found",
-            format!("The messaging entity '{queue}' could not be found."),
-        )
-    }
-
-    fn malformed(error: &codec::Error) -> Self {
-        Self::new(
-            "amqp:decode-error",
-            format!("The message is not valid AMQP: {error}."),
-        )
-    }
-}
-
-impl From<queue::Error> for Refusal {
-    fn from(error: queue::Error) -> Self {
-        let condition = match error {
-            queue::Error::LockLost => "com.microsoft:message-lock-lost",
-            queue::Error::NotFound(_) => "com.microsoft:message-not-found",
-            queue::Error::Encode(_) => "amqp:internal-error",
-        };
-        Self::new(condition, error.to_string())
-    }
-}
+pub use connections::{Command, ConnectionCounters, ConnectionId};
+pub use refusal::Refusal;
 
 /// The result of an operation, and what a fault switch makes of the connection.
 #[derive(Debug)]
@@ -216,8 +136,6 @@ impl Broker {
         }
     }
 
-    // ── queues ──────────────────────────────────────────────────────────────────────────────────────
-
     /// Makes a queue, or gives an existing one new settings. Answers whether it is new.
     pub fn define_queue(&self, name: &QueueName, settings: QueueSettings) -> bool {
         let mut state = self.state();
@@ -285,8 +203,6 @@ impl Broker {
     pub fn expire_locks(&self, name: &QueueName, now: Moment) -> Result<usize, Refusal> {
         self.with_node(name, |node| node.queue.expire_locks(now))
     }
-
-    // ── messages ────────────────────────────────────────────────────────────────────────────────────
 
     /// Takes in what one transfer brought: a message, or a batch of them, all or none.
     pub fn send(&self, name: &QueueName, payload: &Bytes, format: u32, now: Moment) -> Outcome<()> {
@@ -382,8 +298,6 @@ impl Broker {
             .map_err(Refusal::from)
     }
 
-    // ── time ────────────────────────────────────────────────────────────────────────────────────────
-
     /// Does what time brings to the queues, for as long as it is polled.
     pub async fn keep_time(&self) {
         loop {
@@ -413,87 +327,6 @@ impl Broker {
         next
     }
 
-    // ── connections and links ───────────────────────────────────────────────────────────────────────
-
-    /// Whether a new connection is served; counts it either way.
-    pub fn admit(&self) -> Option<(ConnectionId, mpsc::UnboundedReceiver<Command>)> {
-        let mut state = self.state();
-        if state.faults.refuse_connections {
-            state.counters.refused += 1;
-            return None;
-        }
-        state.counters.accepted += 1;
-        state.last_connection += 1;
-        let id = state.last_connection;
-        let (sender, receiver) = mpsc::unbounded_channel();
-        state.connections.insert(id, sender);
-        Some((id, receiver))
-    }
-
-    /// A connection is over.
-    pub fn leave(&self, id: ConnectionId) {
-        let mut state = self.state();
-        state.connections.remove(&id);
-        for node in state.queues.values_mut() {
-            node.watchers.remove(&id);
-        }
-    }
-
-    /// Counts a connection that a fault switch ended.
-    pub fn count_dropped(&self) {
-        self.state().counters.dropped += 1;
-    }
-
-    /// Asks every connection to do something. Answers with how many there are.
-    pub fn tell_all(&self, command: &Command) -> usize {
-        self.state().tell_all(command)
-    }
-
-    /// How connections fared.
-    pub fn connection_counters(&self) -> ConnectionCounters {
-        let state = self.state();
-        ConnectionCounters {
-            open: state.connections.len(),
-            ..state.counters
-        }
-    }
-
-    /// Counts an attach to a queue, and refuses it when the queue is not there or a switch says so.
-    pub fn attach(&self, name: &QueueName) -> Result<QueueSettings, Refusal> {
-        self.with_node(name, |node| match node.faults.on_attach() {
-            Some(Verdict::Refuse {
-                condition,
-                description,
-                ..
-            }) => Err(Refusal {
-                condition,
-                description,
-            }),
-            _ => Ok(node.queue.settings().clone()),
-        })?
-    }
-
-    /// From now on `wake` rings when messages may be ready in a queue.
-    pub fn watch(&self, name: &QueueName, id: ConnectionId, wake: &Arc<Notify>) {
-        if let Some(node) = self.state().queues.get_mut(name) {
-            node.watchers.entry(id).or_insert_with(|| (Arc::clone(wake), 0)).1 += 1;
-        }
-    }
-
-    /// One link fewer that waits for messages.
-    pub fn unwatch(&self, name: &QueueName, id: ConnectionId) {
-        if let Some(node) = self.state().queues.get_mut(name)
-            && let Some((_, links)) = node.watchers.get_mut(&id)
-        {
-            *links -= 1;
-            if *links == 0 {
-                node.watchers.remove(&id);
-            }
-        }
-    }
-
-    // ── fault switches ──────────────────────────────────────────────────────────────────────────────
-
     /// Sets a queue's switches.
     pub fn set_faults(&self, name: &QueueName, faults: QueueFaults) -> Result<(), Refusal> {
         self.with_node(name, |node| node.faults = faults)
@@ -512,16 +345,6 @@ impl Broker {
     /// Counts a token; the status that it is refused with, when it is.
     pub fn on_token(&self) -> Option<u16> {
         self.state().faults.on_token()
-    }
-}
-
-impl State {
-    fn tell_all(&self, command: &Command) -> usize {
-        // A connection whose receiver is gone is just leaving.
-        self.connections
-            .values()
-            .filter(|connection| connection.send(command.clone()).is_ok())
-            .count()
     }
 }
 

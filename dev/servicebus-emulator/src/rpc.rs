@@ -44,7 +44,7 @@ pub struct Response {
     pub condition: Option<String>,
     /// What was asked for.
     pub body: Value,
-    /// What a fault switch makes of the answer; a delay is not kept here.
+    /// What a fault switch makes of the answer.
     pub fate: Fate,
 }
 

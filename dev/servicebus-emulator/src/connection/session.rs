@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::BytesMut;
@@ -55,15 +56,22 @@ pub struct Surroundings<'a> {
     pub now: Moment,
 }
 
+/// An answer to a request, for the link that waits for it, maybe in another session.
+#[derive(Debug, PartialEq)]
+pub struct Reply {
+    /// What was asked.
+    pub node: Node,
+    /// The address of the link that waits.
+    pub reply_to: Option<String>,
+    /// The encoded message.
+    pub payload: Vec<u8>,
+}
+
 /// What reaches beyond the session.
 #[derive(Debug, PartialEq)]
 pub enum Effect {
-    /// An answer to a request, for the link that waits for it, maybe in another session.
-    Reply {
-        node: Node,
-        reply_to: Option<String>,
-        payload: Vec<u8>,
-    },
+    /// An answer to a request, due after so long.
+    Reply(Reply, Duration),
     /// A fault switch drops the connection.
     Drop,
     /// A fault switch silences the connection.

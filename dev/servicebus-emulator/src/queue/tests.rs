@@ -1,8 +1,10 @@
-use std::{num::NonZeroU32, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
 use rstest::rstest;
+use serde_amqp::Value;
 
 use super::*;
+use crate::message::Map;
 use crate::testing::{annotation, delivery_count, message, property};
 
 const NOON: Moment = Moment::from_millis(1_700_000_000_000);

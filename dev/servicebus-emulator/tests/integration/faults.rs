@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use fe2o3_amqp::types::messaging::{Accepted, Body, Outcome};
 use serde_amqp::Value;
-use servicebus_emulator::{BrokerFaults, QueueFaults, QueueSettings, Refusals, Running};
+use servicebus_emulator::{BrokerFaults, Config, Emulator, QueueFaults, QueueSettings, Refusals, Running};
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use crate::client::{
@@ -260,6 +260,36 @@ async fn a_delay_holds_outcomes_back_without_changing_their_number() {
         (Outcome::Accepted(Accepted {}), Outcome::Accepted(Accepted {}))
     );
     assert!(begun.elapsed() >= Duration::from_millis(300));
+}
+
+#[tokio::test]
+async fn a_silenced_connection_is_not_closed_for_being_idle_and_can_still_be_dropped() {
+    let config = Config {
+        idle_time_out: Duration::from_millis(50),
+        ..Config::in_memory()
+    };
+    let emulator = Emulator::start(config.with_queue(queue_name("orders"), QueueSettings::default()))
+        .await
+        .unwrap();
+    set(
+        &emulator,
+        QueueFaults {
+            silent_after_sends: 1,
+            ..QueueFaults::default()
+        },
+    );
+    let mut client = Client::connect(emulator.amqp_addr()).await;
+    let mut sender = client.sender().await;
+    let _unanswered = sender.send_batchable(message("a")).await.unwrap();
+    until(&emulator, "storing", |view| view.counters.sent == 1).await;
+
+    // Three times as long as a client may be silent.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+
+    assert_eq!(emulator.drop_connections(), 1, "it is still open");
+    within("the end of the connection", client.connection.on_close())
+        .await
+        .unwrap_err();
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use fe2o3_amqp_types::{
 };
 use uuid::Uuid;
 
-use super::{Effect, Error, INCOMING_WINDOW, SENDER_CREDIT, Session, Surroundings};
+use super::{Effect, Error, INCOMING_WINDOW, Reply, SENDER_CREDIT, Session, Surroundings};
 use crate::{
     broker::Refusal,
     cbs, codec,
@@ -174,15 +174,16 @@ fn answer(node: Node, request: &Request, around: &mut Surroundings<'_>) -> Resul
             "request refused"
         );
     }
-    if !matches!(response.fate, Fate::Answer { .. }) {
+    let Fate::Answer { after } = response.fate else {
         return Ok(Effect::of(response.fate));
-    }
+    };
     let payload = request.answer(response, dialect)?;
-    Ok(Some(Effect::Reply {
+    let reply = Reply {
         node,
         reply_to: request.reply_to.clone(),
         payload,
-    }))
+    };
+    Ok(Some(Effect::Reply(reply, after)))
 }
 
 impl Incoming {
