@@ -138,9 +138,9 @@ async fn abandoned_message_comes_again_with_a_higher_delivery_count() {
         within(receiver.abandon(&message)).await.unwrap();
     }
 
-    assert_eq!(recv(&receiver).await.delivery_count, 3);
-    // So that the named queue is left empty.
-    drop(receiver);
+    let message = recv(&receiver).await;
+    assert_eq!(message.delivery_count, 3);
+    within(receiver.complete(&message)).await.unwrap();
 }
 
 #[tokio::test]
