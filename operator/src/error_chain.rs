@@ -15,7 +15,11 @@ pub fn error_chain(error: &(dyn Error + 'static)) -> String {
             ));
             break;
         }
-        words.push(error.to_string());
+        let text = error.to_string();
+        // many libraries put their cause's text into their own as well
+        if !words.last().is_some_and(|before: &String| before.contains(&text)) {
+            words.push(text);
+        }
         cause = error.source();
     }
     words.join(": ")
@@ -28,6 +32,17 @@ mod tests {
     #[derive(Debug, thiserror::Error)]
     #[error("failed to create the Job")]
     struct Failed(#[source] kube::Error);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("service error: {0}")]
+    struct Doubled(#[source] std::io::Error);
+
+    #[test]
+    fn what_a_library_says_twice_is_said_once() {
+        let error = Doubled(std::io::Error::other("connection refused"));
+
+        assert_eq!(error_chain(&error), "service error: connection refused");
+    }
 
     #[test]
     fn what_the_api_server_says_is_said_once() {

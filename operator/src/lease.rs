@@ -117,6 +117,7 @@ impl Candidate {
     pub async fn run(self, leading: watch::Sender<bool>, shutdown: CancellationToken) {
         // Until when the leadership is certain: counted from the start of the request that renewed it.
         let mut certain_until: Option<Instant> = None;
+        let mut failing = false;
         loop {
             let began = Instant::now();
             let attempt = self.attempt(Timestamp::now());
@@ -129,18 +130,26 @@ impl Candidate {
             };
             match outcome {
                 Ok(true) => {
+                    failing = false;
                     certain_until = Some(began + RENEW_DEADLINE);
                     if !leading.send_replace(true) {
                         tracing::info!(identity = self.me, lease = self.name, "leading");
                     }
                 }
                 Ok(false) => {
+                    failing = false;
                     certain_until = None;
                     if leading.send_replace(false) {
                         tracing::warn!(identity = self.me, "another took the lease; stopping at once");
                     }
                 }
-                Err(error) => tracing::warn!(error = error_chain(&error), "the lease cannot be renewed now"),
+                Err(error) if failing => {
+                    tracing::debug!(error = error_chain(&error), "the lease still cannot be renewed");
+                }
+                Err(error) => {
+                    failing = true;
+                    tracing::warn!(error = error_chain(&error), "the lease cannot be renewed now");
+                }
             }
             let next = began + RETRY_PERIOD;
             tokio::select! {
