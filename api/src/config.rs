@@ -1,6 +1,7 @@
 //! Everything that can be set. Nothing else in this crate reads the environment.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use clap::{Args, Parser};
@@ -25,6 +26,15 @@ pub struct Config {
     /// ten years. Default: seven days.
     #[arg(long, env = "REPORT_RETENTION_SECONDS", default_value = "604800", value_parser = retention_seconds, value_name = "SECONDS")]
     pub report_retention_seconds: Duration,
+
+    /// How many unfinished reports a user may have; one more gets a 429 until one has ended.
+    #[arg(
+        long,
+        env = "MAX_UNFINISHED_PER_USER",
+        default_value = "100",
+        value_name = "REPORTS"
+    )]
+    pub max_unfinished_per_user: NonZeroU32,
 
     /// How long a download link works, in seconds: at least 60, at most 900.
     #[arg(long, env = "DOWNLOAD_URL_SECONDS", default_value = "900", value_parser = download_seconds, value_name = "SECONDS")]

@@ -63,6 +63,14 @@ pub enum ApiError {
     /// The `Idempotency-Key` came before, with other parameters.
     #[error("the Idempotency-Key was used with other parameters")]
     IdempotencyKeyReused,
+    /// The caller has as many unfinished reports as one may have.
+    #[error("the caller has too many unfinished reports")]
+    TooManyUnfinished {
+        /// How many one may have.
+        limit: u32,
+        /// When an end is likely.
+        retry_after: Duration,
+    },
     /// PostgreSQL cannot be reached.
     #[error("the database is not available")]
     DatabaseUnavailable(#[source] store::reports::Error),
@@ -81,6 +89,9 @@ impl From<store::reports::Error> for ApiError {
     fn from(error: store::reports::Error) -> Self {
         match error {
             store::reports::Error::IdempotencyKeyReused => Self::IdempotencyKeyReused,
+            store::reports::Error::TooManyUnfinished { limit, retry_after } => {
+                Self::TooManyUnfinished { limit, retry_after }
+            }
             error if error.is_unavailable() => Self::DatabaseUnavailable(error),
             error => Self::Database(error),
         }
@@ -181,6 +192,12 @@ impl ApiError {
                 "The Idempotency-Key belongs to another request",
                 "the key was used before with other parameters; send the same parameters, or a new key".to_owned(),
             ),
+            Self::TooManyUnfinished { limit, .. } => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too-many-unfinished-reports",
+                "Too many reports are unfinished",
+                format!("one may have {limit} unfinished reports; ask again when one of yours has ended"),
+            ),
             Self::DatabaseUnavailable(_) => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "unavailable",
@@ -244,6 +261,11 @@ impl ApiError {
                     header::RETRY_AFTER,
                     HeaderValue::from(UNAVAILABLE_RETRY.as_secs()),
                 )]
+            }
+            Self::TooManyUnfinished { retry_after, .. } => {
+                // whole seconds, rounded up: a client that comes early only waits once more
+                let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
+                vec![(header::RETRY_AFTER, HeaderValue::from(seconds))]
             }
             // RFC 9110, section 15.5.9: the connection is of no use, the rest of the body is unread
             Self::SlowBody => vec![(header::CONNECTION, HeaderValue::from_static("close"))],

@@ -65,6 +65,7 @@ impl Server {
         let Config {
             api_listen: address,
             report_retention_seconds: retention,
+            max_unfinished_per_user,
             download_url_seconds,
             request_timeout_seconds: request_timeout,
             shutdown_grace_seconds: shutdown_grace,
@@ -87,6 +88,7 @@ impl Server {
             custom_resources: CustomResources::new(&kubernetes, Arc::clone(&metrics)).await,
             metrics,
             retention,
+            most_unfinished: max_unfinished_per_user.get(),
             request_timeout,
         });
         let listen = |source| ServerError::Listen { address, source };

@@ -29,6 +29,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// How long a report is kept from its request on.
     pub retention: Duration,
+    /// How many unfinished reports a user may have.
+    pub most_unfinished: u32,
     /// The longest that a request may take from its head to the head of its answer, the arrival of
     /// the body included.
     pub request_timeout: Duration,

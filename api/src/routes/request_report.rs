@@ -45,6 +45,7 @@ pub async fn request_report(
         traceparent: Some(trace.into_string()),
         cr_namespace: service.custom_resources.namespace().to_owned(),
         cr_name: crds::names::custom_resource(id),
+        most_unfinished: service.most_unfinished,
         now,
         expires_at: now + service.retention,
     };

@@ -10,6 +10,7 @@ mod answers;
 mod authentication;
 mod download_links;
 mod idempotency;
+mod limits;
 mod problems;
 mod process;
 mod requests;

@@ -10,9 +10,10 @@ mod file;
 mod row;
 mod transition;
 
+use std::time::Duration;
+
 use domain::{ParameterErrors, Report, ReportId};
 use sqlx::PgPool;
-use uuid::Uuid;
 
 use crate::Notifications;
 
@@ -30,6 +31,14 @@ pub enum Error {
     /// The requester has used the key for another request.
     #[error("the idempotency key was used for another request already")]
     IdempotencyKeyReused,
+    /// The requester has as many unfinished reports as one may have.
+    #[error("the requester has {limit} unfinished reports already")]
+    TooManyUnfinished {
+        /// How many one may have.
+        limit: u32,
+        /// When an end is likely.
+        retry_after: Duration,
+    },
     /// See [`adopt`].
     #[error("failed to store the report of a custom resource")]
     Adopt(#[source] sqlx::Error),
@@ -39,9 +48,6 @@ pub enum Error {
     /// See [`waiting`].
     #[error("failed to read the waiting reports")]
     Waiting(#[source] sqlx::Error),
-    /// See [`unfinished_of`].
-    #[error("failed to count the unfinished reports")]
-    UnfinishedOf(#[source] sqlx::Error),
     /// See [`to_sweep`].
     #[error("failed to read the reports to sweep")]
     ToSweep(#[source] sqlx::Error),
@@ -93,14 +99,16 @@ impl Error {
             | Self::Adopt(source)
             | Self::Get(source)
             | Self::Waiting(source)
-            | Self::UnfinishedOf(source)
             | Self::ToSweep(source)
             | Self::RecordCr(source)
             | Self::RetainFile(source)
             | Self::WithUnwantedFile(source)
             | Self::Transition { source, .. }
             | Self::Listen(source) => crate::pool::is_unavailable(source),
-            Self::IdempotencyKeyReused | Self::InvalidParameters { .. } | Self::Inconsistent { .. } => false,
+            Self::IdempotencyKeyReused
+            | Self::TooManyUnfinished { .. }
+            | Self::InvalidParameters { .. }
+            | Self::Inconsistent { .. } => false,
         }
     }
 }
@@ -138,26 +146,6 @@ pub async fn waiting(pool: &PgPool, limit: u32) -> Result<Vec<ReportId>, Error> 
     .await
     .map_err(Error::Waiting)?;
     Ok(ids.into_iter().map(ReportId::new).collect())
-}
-
-/// How many reports of this user have not ended, over all replicas of the API.
-///
-/// # Errors
-/// [`Error::UnfinishedOf`].
-pub async fn unfinished_of(pool: &PgPool, requested_by: Uuid) -> Result<u64, Error> {
-    let count = sqlx::query_scalar!(
-        r#"
-        SELECT count(*) AS "count!"
-        FROM reports
-        WHERE requested_by = $1
-          AND state IN ('Pending', 'Processing')
-        "#,
-        requested_by,
-    )
-    .fetch_one(pool)
-    .await
-    .map_err(Error::UnfinishedOf)?;
-    Ok(count.unsigned_abs())
 }
 
 /// Subscribes to reports that moved: relayed, dispatched, begun or ended. The payload is the report's id.

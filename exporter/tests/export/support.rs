@@ -62,6 +62,7 @@ impl World {
             idempotency: None,
             traceparent: None,
             cr_namespace: "default".into(),
+            most_unfinished: 1_000,
             cr_name: format!("report-{id}"),
             now,
             expires_at: now + SignedDuration::from_hours(1),

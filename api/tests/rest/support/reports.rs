@@ -42,6 +42,7 @@ impl Api {
             idempotency: None,
             traceparent: None,
             cr_namespace: "reports-test".to_owned(),
+            most_unfinished: 1_000,
             cr_name: crds::names::custom_resource(id),
             now,
             expires_at,

@@ -1,8 +1,10 @@
 //! The two doors by which a report comes in. Both write the row and its outbox message in one transaction,
 //! so that neither can be there without the other.
 
+use std::time::Duration;
+
 use domain::{CustomResourceRef, ExportRequested, OutboxId, Parameters, Report, ReportId, Sha256};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use jiff_sqlx::ToSqlx as _;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -28,6 +30,8 @@ pub struct NewReport {
     pub cr_namespace: String,
     /// The name that its custom resource is to have.
     pub cr_name: String,
+    /// How many unfinished reports this user may have, this one included.
+    pub most_unfinished: u32,
     /// Now.
     pub now: Timestamp,
     /// When file and custom resource may go.
@@ -56,8 +60,8 @@ pub enum Requested {
 /// `Completed` or `Failed`, whatever breaks.
 ///
 /// # Errors
-/// [`Error::IdempotencyKeyReused`] when the key came with another request before; [`Error::Request`], after
-/// which nothing is stored, unless it was the commit's answer that was lost: retry with the same key.
+/// [`Error::IdempotencyKeyReused`] when the key came with another request before;
+/// [`Error::TooManyUnfinished`] when the user has to wait for an end first; [`Error::Request`], after which nothing is stored, unless it was the commit's answer that was lost: retry with the same key.
 pub async fn request(pool: &PgPool, new: &NewReport) -> Result<Requested, Error> {
     request_with(pool, new, || ()).await
 }
@@ -82,6 +86,14 @@ pub async fn request_with(
         .as_ref()
         .map(|idempotency| idempotency.fingerprint.to_string());
     let parameters = to_json(&new.parameters).map_err(Error::Request)?;
+    // One request of a user after the other, over all replicas: the limit is counted on the table.
+    sqlx::query!(
+        r#"SELECT pg_advisory_xact_lock(hashtextextended($1::uuid::text, 0)) IS NULL AS "locked!""#,
+        new.requested_by,
+    )
+    .fetch_one(&mut *transaction)
+    .await
+    .map_err(Error::Request)?;
     // Of fifty requests with one key, one inserts; the others wait here for its commit and then see its row.
     let created = report_query!(
         "INSERT INTO reports (
@@ -108,6 +120,7 @@ pub async fn request_with(
     .map_err(Error::Request)?;
     if let Some(row) = created {
         let report = Report::try_from(row)?;
+        keep_within_limit(&mut transaction, new).await?;
         enqueue(&mut transaction, new.outbox_id, &report)
             .await
             .map_err(Error::Request)?;
@@ -141,6 +154,60 @@ pub async fn request_with(
     .await
     .map_err(Error::Request)?;
     Ok(Requested::Existing(Box::new(existing.try_into()?)))
+}
+
+/// The pause until a place is likely, when no report has ever been completed.
+const UNKNOWN_DURATION: Duration = Duration::from_secs(5);
+/// The longest pause that is advised: an estimate should not keep anybody away for long.
+const LONGEST_ADVICE: Duration = Duration::from_secs(300);
+
+/// Refuses the report that was just inserted when it is one too many.
+async fn keep_within_limit(connection: &mut PgConnection, new: &NewReport) -> Result<(), Error> {
+    let own = sqlx::query!(
+        r#"
+        SELECT count(*) AS "unfinished!", min(created_at) AS "oldest!"
+        FROM reports
+        WHERE requested_by = $1
+          AND state IN ('Pending', 'Processing')
+        "#,
+        new.requested_by,
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .map_err(Error::Request)?;
+    if own.unfinished <= i64::from(new.most_unfinished) {
+        return Ok(());
+    }
+    let typical = sqlx::query_scalar!(
+        r#"
+        SELECT (extract(epoch FROM avg(finished_at - created_at)) * 1000)::bigint AS milliseconds
+        FROM (
+            SELECT created_at, finished_at
+            FROM reports
+            WHERE state = 'Completed'
+            ORDER BY finished_at DESC
+            LIMIT 20
+        ) AS latest
+        "#,
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(Error::Request)?;
+    Err(Error::TooManyUnfinished {
+        limit: new.most_unfinished,
+        retry_after: until_a_place(own.oldest.to_jiff(), typical, new.now),
+    })
+}
+
+/// How long until the user's oldest report ends, if it takes as long as the latest ones did on average.
+fn until_a_place(oldest: Timestamp, typical_milliseconds: Option<i64>, now: Timestamp) -> Duration {
+    let Some(typical) = typical_milliseconds else {
+        return UNKNOWN_DURATION;
+    };
+    let left = SignedDuration::from_millis(typical).saturating_sub(now.duration_since(oldest));
+    Duration::try_from(left)
+        .unwrap_or_default()
+        .clamp(Duration::from_secs(1), LONGEST_ADVICE)
 }
 
 /// A report that came as a custom resource.
@@ -229,4 +296,29 @@ async fn enqueue(connection: &mut PgConnection, id: OutboxId, report: &Report) -
 
 fn to_json(value: &impl serde::Serialize) -> Result<serde_json::Value, sqlx::Error> {
     serde_json::to_value(value).map_err(|error| sqlx::Error::Encode(error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::nothing_is_known(None, 3, 5)]
+    #[case::the_rest_of_a_typical_report(Some(60_000), 45, 15)]
+    #[case::overdue(Some(60_000), 90, 1)]
+    #[case::never_for_long(Some(3_600_000), 0, 300)]
+    fn the_advised_pause_is_when_the_oldest_report_should_end(
+        #[case] typical_milliseconds: Option<i64>,
+        #[case] seconds_old: i64,
+        #[case] seconds: u64,
+    ) {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let oldest = now - SignedDuration::from_secs(seconds_old);
+
+        let pause = until_a_place(oldest, typical_milliseconds, now);
+
+        assert_eq!(pause, Duration::from_secs(seconds));
+    }
 }

@@ -175,3 +175,31 @@ async fn ten_adoptions_at_once_of_one_custom_resource_make_one_report() {
         1
     );
 }
+
+#[tokio::test]
+async fn a_user_gets_no_more_unfinished_reports_than_the_limit_however_many_ask_at_once() {
+    let database = testing::database().await;
+    let pool = testing::pool(&database.app_url, 20);
+    let requested_by = Uuid::new_v4();
+
+    let requests = (0..20).map(|_| {
+        let pool = pool.clone();
+        let mut new = a_report();
+        new.requested_by = requested_by;
+        new.most_unfinished = 5;
+        tokio::spawn(async move { reports::request(&pool, &new).await })
+    });
+    let outcomes = futures::future::join_all(requests).await;
+
+    let (mut accepted, mut refused) = (0, 0);
+    for outcome in outcomes {
+        match outcome.unwrap() {
+            Ok(_) => accepted += 1,
+            Err(reports::Error::TooManyUnfinished { limit: 5, .. }) => refused += 1,
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    assert_eq!((accepted, refused), (5, 15));
+    assert_eq!(count(&pool, "SELECT count(*) FROM reports").await, 5);
+    assert_eq!(count(&pool, "SELECT count(*) FROM outbox_messages").await, 5);
+}

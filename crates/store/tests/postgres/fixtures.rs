@@ -29,6 +29,7 @@ pub fn a_report() -> NewReport {
         idempotency: None,
         traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()),
         cr_namespace: "reports-ns".to_owned(),
+        most_unfinished: 1_000,
         cr_name: format!("report-{id}"),
         now: at(0),
         expires_at: at(7 * 24 * 3600),

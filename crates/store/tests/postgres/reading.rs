@@ -45,25 +45,6 @@ async fn the_queue_for_places_holds_dispatched_reports_oldest_first() {
 }
 
 #[tokio::test]
-async fn unfinished_reports_are_counted_per_user() {
-    let database = testing::database().await;
-    let user = Uuid::new_v4();
-    for end in [false, false, true] {
-        let mut new = a_report();
-        new.requested_by = user;
-        let id = requested(&database.pool, &new).await.id;
-        if end {
-            reports::fail(&database.pool, id, &crate::fixtures::a_failure(), at(1))
-                .await
-                .unwrap();
-        }
-    }
-    requested(&database.pool, &a_report()).await;
-
-    assert_eq!(reports::unfinished_of(&database.pool, user).await.unwrap(), 2);
-}
-
-#[tokio::test]
 async fn a_reason_that_this_version_does_not_know_is_named_as_inconsistent() {
     let database = testing::database().await;
     let id = at_stage(&database.pool, Stage::FailedBeforeItBegan).await;
