@@ -2,7 +2,6 @@ use rstest::rstest;
 use sqlx::AssertSqlSafe;
 use store::reports::{self, Error};
 use store::testing;
-use uuid::Uuid;
 
 use crate::fixtures::{Stage, a_report, at, at_stage, requested};
 
