@@ -72,7 +72,7 @@ ADMIN PORT (HTTP and JSON, without authentication)
 
 STANDARD OUTPUT
 
-  One line when it serves: {\"amqp\": [\"127.0.0.1:5672\"], \"admin\": \"127.0.0.1:5300\"}. The log goes to standard error.
+  One line when it serves: {\"admin\":\"127.0.0.1:5300\",\"amqp\":[\"127.0.0.1:5672\"]}. The log goes to standard error.
 
 WHAT IS KEPT
 

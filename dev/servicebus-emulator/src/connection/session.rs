@@ -9,18 +9,16 @@ use std::{
 
 use bytes::BytesMut;
 use fe2o3_amqp_types::{
-    definitions::{Handle, Role},
-    messaging::DeliveryState,
-    performatives::{Begin, Detach, Disposition as TypedDisposition, Flow, Performative, Transfer},
+    definitions::Handle,
+    performatives::{Begin, Detach, Flow, Performative},
 };
-use serde_bytes::ByteBuf;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::{
     link::{Link, Outgoing, SENDER_CREDIT},
-    outcome::{self, Disposition},
-    output::{Output, transfer_frames},
+    outcome,
+    output::Output,
 };
 use crate::{
     broker::{Broker, ConnectionId, Refusal},
@@ -29,13 +27,15 @@ use crate::{
     codec,
     faults::Fate,
     keys::Keys,
-    queue::{Delivery, QueueName, ReceiveMode},
+    queue::QueueName,
 };
 
 pub use super::link::Node;
 
 mod attach;
+mod deliver;
 mod incoming;
+mod settle;
 
 /// How many frames the client may send before it hears from us: what the service gives.
 const INCOMING_WINDOW: u32 = 5_000;
@@ -211,254 +211,6 @@ impl Session {
             self.send_flow(around.output, None)?;
         }
         Ok(())
-    }
-
-    /// Takes a settlement and answers it.
-    pub fn on_disposition(
-        &mut self,
-        disposition: &Disposition,
-        around: &mut Surroundings<'_>,
-    ) -> Result<Option<Effect>, Error> {
-        if !disposition.from_receiver {
-            return Ok(None);
-        }
-        let Some(outcome) = &disposition.outcome else {
-            if disposition.settled {
-                self.unsettled.retain(|id, _| !disposition.covers(*id));
-            }
-            return Ok(None);
-        };
-
-        let ids: Vec<_> = if disposition.first <= disposition.last {
-            self.unsettled
-                .range(disposition.first..=disposition.last)
-                .map(|(id, _)| *id)
-                .collect()
-        } else {
-            self.unsettled
-                .keys()
-                .copied()
-                .filter(|id| disposition.covers(*id))
-                .collect()
-        };
-        if ids.is_empty() && !disposition.settled {
-            let lost = Refusal::from(crate::queue::Error::LockLost);
-            self.answer(
-                disposition.first,
-                disposition.last,
-                outcome::refusal(&lost),
-                Fate::NOW,
-                around.output,
-            )?;
-            return Ok(None);
-        }
-
-        let mut confirmed: Vec<(u32, Fate)> = Vec::new();
-        let mut effect = None;
-        for id in ids {
-            let Some(delivery) = self.unsettled.remove(&id) else {
-                continue;
-            };
-            let settled = around.broker.settle(
-                &delivery.queue,
-                delivery.token,
-                outcome.settlement.clone(),
-                around.now,
-            );
-            effect = effect.or(Effect::of(settled.fate));
-            if disposition.settled {
-                continue;
-            }
-            match settled.result {
-                Ok(()) => confirmed.push((id, settled.fate)),
-                Err(refusal) => {
-                    self.answer(id, id, outcome::refusal(&refusal), settled.fate, around.output)?
-                }
-            }
-        }
-        // Mostly one answer for the whole range, as the client asked.
-        for run in confirmed.chunk_by(|(a, fate), (b, next)| a.wrapping_add(1) == *b && fate == next) {
-            if let ([(first, fate), ..], [.., (last, _)]) = (run, run) {
-                self.answer(*first, *last, outcome.confirmation(), *fate, around.output)?;
-            }
-        }
-        Ok(effect)
-    }
-
-    /// Takes an answer for one of this session's links. Gives it back when there is none that waits for it.
-    pub fn take_reply(
-        &mut self,
-        node: &Node,
-        reply_to: Option<&str>,
-        payload: Vec<u8>,
-    ) -> Result<(), Vec<u8>> {
-        let waiting = self.links.values_mut().find_map(|link| match link {
-            Link::Outgoing(link)
-                if link.node == *node && reply_to.is_none_or(|to| link.target.as_deref() == Some(to)) =>
-            {
-                Some(link)
-            }
-            _ => None,
-        });
-        match waiting {
-            Some(link) => {
-                link.replies.push_back(payload);
-                Ok(())
-            }
-            None => Err(payload),
-        }
-    }
-
-    /// Sends what is ready on links that have credit, one message a link in turn, then answers drains.
-    pub fn pump(&mut self, around: &mut Surroundings<'_>) -> Result<Option<Effect>, Error> {
-        let handles: Vec<_> = self
-            .links
-            .iter()
-            .filter(|(_, link)| matches!(link, Link::Outgoing(link) if link.credit > 0 || link.drain))
-            .map(|(handle, _)| *handle)
-            .collect();
-        let mut sent = true;
-        while std::mem::take(&mut sent) {
-            for &handle in &handles {
-                if !self.waiting.is_empty() || self.remote_window == 0 || around.output.is_full() {
-                    return Ok(None);
-                }
-                let (progress, effect) = self.pump_link(handle, around)?;
-                sent |= progress;
-                if effect.is_some() {
-                    return Ok(effect);
-                }
-            }
-        }
-        for handle in handles {
-            let Some(Link::Outgoing(link)) = self.links.get_mut(&handle) else {
-                continue;
-            };
-            if link.drain {
-                link.use_up();
-                self.send_flow(around.output, Some(handle))?;
-            }
-        }
-        Ok(None)
-    }
-
-    fn pump_link(
-        &mut self,
-        handle: u32,
-        around: &mut Surroundings<'_>,
-    ) -> Result<(bool, Option<Effect>), Error> {
-        let Some(Link::Outgoing(link)) = self.links.get_mut(&handle) else {
-            return Ok((false, None));
-        };
-        if link.credit == 0 {
-            return Ok((false, None));
-        }
-        match &link.node {
-            Node::Cbs | Node::Management(..) => {
-                let Some(payload) = link.replies.pop_front() else {
-                    return Ok((false, None));
-                };
-                link.advance();
-                let delivery = Delivery {
-                    sequence: 0,
-                    token: Uuid::new_v4(),
-                    payload,
-                };
-                self.transfer(handle, &delivery, true, around)?;
-                Ok((true, None))
-            }
-            Node::Messages(queue, part) => {
-                let (queue, part, mode) = (queue.clone(), *part, link.mode);
-                // A queue deleted just now: its links are about to be detached.
-                let received = around
-                    .broker
-                    .receive(&queue, part, mode, around.now)
-                    .ok()
-                    .flatten();
-                let Some((delivery, fate)) = received else {
-                    return Ok((false, None));
-                };
-                link.advance();
-                let settled = mode == ReceiveMode::ReceiveAndDelete;
-                let id = self.transfer(handle, &delivery, settled, around)?;
-                if !settled {
-                    self.unsettled.insert(
-                        id,
-                        Unsettled {
-                            queue,
-                            token: delivery.token,
-                            handle,
-                        },
-                    );
-                }
-                Ok((true, Effect::of(fate)))
-            }
-        }
-    }
-
-    fn transfer(
-        &mut self,
-        handle: u32,
-        delivery: &Delivery,
-        settled: bool,
-        around: &mut Surroundings<'_>,
-    ) -> Result<u32, Error> {
-        let id = self.next_delivery_id;
-        self.next_delivery_id = id.wrapping_add(1);
-        let transfer = Transfer {
-            handle: Handle(handle),
-            delivery_id: Some(id),
-            // The lock token, in the byte order of a .NET GUID.
-            delivery_tag: Some(ByteBuf::from(delivery.token.to_bytes_le())),
-            message_format: Some(0),
-            settled: Some(settled),
-            more: false,
-            rcv_settle_mode: None,
-            state: None,
-            resume: false,
-            aborted: false,
-            batchable: true,
-        };
-        self.waiting.extend(transfer_frames(
-            self.channel,
-            transfer,
-            &delivery.payload,
-            around.max_frame_size,
-        )?);
-        self.flush_waiting(around.output);
-        Ok(id)
-    }
-
-    fn flush_waiting(&mut self, output: &mut Output) {
-        while self.remote_window > 0
-            && let Some(frame) = self.waiting.pop_front()
-        {
-            output.append(&frame);
-            self.remote_window -= 1;
-            self.next_outgoing_id = self.next_outgoing_id.wrapping_add(1);
-        }
-    }
-
-    fn answer(
-        &self,
-        first: u32,
-        last: u32,
-        state: DeliveryState,
-        fate: Fate,
-        output: &mut Output,
-    ) -> Result<(), codec::Error> {
-        let Fate::Answer { after } = fate else {
-            return Ok(());
-        };
-        let answer = TypedDisposition {
-            role: Role::Sender,
-            first,
-            last: Some(last),
-            settled: true,
-            state: Some(state),
-            batchable: false,
-        };
-        output.send_later(self.channel, &Performative::Disposition(answer), after)
     }
 
     /// Tells our window, and the state of a link when one is named.
