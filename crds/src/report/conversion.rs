@@ -109,12 +109,6 @@ impl PopularityReport {
         }
     }
 
-    /// The report that this object says it stands for: the one of its label; else, when it came first,
-    /// the one with its uid. None for an object that the API server has not stored.
-    pub fn claimed_report(&self) -> Option<ReportId> {
-        self.labelled_report().or_else(|| self.own_report())
-    }
-
     /// The report of the label, for an object that was made for a row.
     pub fn labelled_report(&self) -> Option<ReportId> {
         self.metadata

@@ -173,7 +173,7 @@ async fn act(context: &Context, world: &mut World, plan: Plan) -> Result<Outcome
             if let Some(remains) = delete_blob(context, world, blob, release).await {
                 return Ok(remains);
             }
-            if world.row.is_some() {
+            if world.row.is_some() || world.unreadable.is_some() {
                 if release.retain {
                     reports::retain_file(&context.database, world.report, context.now())
                         .await

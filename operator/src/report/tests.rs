@@ -8,6 +8,7 @@ use domain::{AttemptNumber, Failure, FailureReason, Parameters, Report, ReportId
 use kube::Client;
 use kube::runtime::controller::Action;
 use serde_json::{Value, json};
+use sqlx::Executor;
 use store::reports;
 use store::testing::{TestDatabase, database};
 use uuid::Uuid;
@@ -881,4 +882,63 @@ async fn an_attempt_is_counted_in_the_status() {
     assert_eq!(here.row().await.attempts, AttemptNumber::new(2));
     assert_eq!(bodies[3]["status"]["attempts"], 2);
     assert_eq!(bodies[3]["status"]["phase"], "Processing");
+}
+
+#[tokio::test]
+async fn a_report_whose_message_was_lost_goes_on_without_it() {
+    let here = Here::with_row().await;
+    let mut claim = store::outbox::claim(&here.database.pool, 1, noon())
+        .await
+        .unwrap();
+    claim
+        .mark_processed(&[outbox_id()], noon_and(-900))
+        .await
+        .unwrap();
+    claim.commit().await.unwrap();
+    let object = object(json!({}));
+
+    let (outcome, bodies) = here
+        .sees(
+            &object,
+            [get_object(&object), get_no_job(), apply_status(&object)],
+        )
+        .await;
+
+    outcome.unwrap();
+    assert_eq!(here.row().await.dispatched_at, Some(noon_and(60)));
+    assert_eq!(
+        reason_of(&bodies[2], conditions::DISPATCHED),
+        reasons::MESSAGE_RECEIVED
+    );
+}
+
+#[tokio::test]
+async fn a_row_that_this_version_cannot_read_ends_and_says_why() {
+    let here = Here::with_row().await;
+    here.database
+        .owner_pool
+        .execute(r#"UPDATE reports SET parameters = '{"limit": 0}'"#)
+        .await
+        .unwrap();
+    let object = object(json!({}));
+
+    let (outcome, bodies) = here
+        .sees(
+            &object,
+            [
+                get_object(&object),
+                get_no_job(),
+                apply_status(&object),
+                create_event(),
+            ],
+        )
+        .await;
+
+    outcome.unwrap();
+    assert_eq!(bodies[2]["status"]["phase"], "Failed");
+    assert_eq!(bodies[3]["reason"], "InvalidParameters");
+    let unfinished = reports::to_sweep(&here.database.pool, None, 10, noon())
+        .await
+        .unwrap();
+    assert_eq!(unfinished, []);
 }
