@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use azure_core::http::StatusCode;
 use azure_core::http::headers::HeaderName;
 use azure_core::http::policies::{RetryHeaders, RetryPolicy};
+use backoff::Backoff;
 
 /// How long a call is tried before it is an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,10 +20,8 @@ pub enum RetryProfile {
     Persistent(Duration),
 }
 
-/// The first wait; each is about twice the one before.
-const FIRST_WAIT: Duration = Duration::from_millis(200);
-/// The longest wait: soon after an outage work goes on.
-const WAIT_MAX: Duration = Duration::from_secs(5);
+/// The waits between tries: soon after an outage work goes on.
+const WAITS: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
 /// The longest wait that a busy server can ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 
@@ -69,11 +68,9 @@ impl RetryProfile {
     }
 }
 
-/// Waits double from [`FIRST_WAIT`] to [`WAIT_MAX`]; `random`, from 0 to 1, takes up to half away, so that
-/// many callers do not come back together.
-fn wait_before(retry: u32, random: f64) -> Duration {
-    let doubled = FIRST_WAIT.saturating_mul(2_u32.saturating_pow(retry.saturating_sub(1)));
-    doubled.min(WAIT_MAX).mul_f64(1.0 - random / 2.0)
+/// The wait before the `retry`-th try after the first.
+fn wait_before(retry: u32) -> Duration {
+    WAITS.random_delay(retry.saturating_sub(1))
 }
 
 /// What is waited when the server has asked for a wait of its own.
@@ -105,11 +102,11 @@ impl RetryPolicy for RetryProfile {
     }
 
     fn sleep_duration(&self, retry_count: u32) -> time::Duration {
-        time::Duration::try_from(wait_before(retry_count, rand::random())).unwrap_or(time::Duration::ZERO)
+        time::Duration::try_from(wait_before(retry_count)).unwrap_or(time::Duration::ZERO)
     }
 
     async fn wait(&self, retry_count: u32, retry_after: Option<time::Duration>) {
-        tokio::time::sleep(asked(wait_before(retry_count, rand::random()), retry_after)).await;
+        tokio::time::sleep(asked(wait_before(retry_count), retry_after)).await;
     }
 }
 
@@ -118,16 +115,6 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-
-    #[rstest]
-    #[case::first(1, 0.0, 200)]
-    #[case::second(2, 0.0, 400)]
-    #[case::jitter_takes_half_at_most(2, 1.0, 200)]
-    #[case::capped(6, 0.0, 5_000)]
-    #[case::capped_after_many(u32::MAX, 1.0, 2_500)]
-    fn waits_double_up_to_the_cap(#[case] retry: u32, #[case] random: f64, #[case] milliseconds: u64) {
-        assert_eq!(wait_before(retry, random), Duration::from_millis(milliseconds));
-    }
 
     #[rstest]
     #[case::none(None, 1)]

@@ -4,7 +4,6 @@
 //! Nothing here knows what a report is.
 
 mod args;
-mod backoff;
 mod crash_point;
 mod crypto;
 #[cfg(feature = "health")]
@@ -12,8 +11,8 @@ pub mod health;
 pub mod shutdown;
 pub mod telemetry;
 
+pub use ::backoff::Backoff;
 pub use args::{BlobArgs, BlobLogin, CatalogueArgs, DatabaseArgs, ServiceBusArgs, ServiceBusLogin};
-pub use backoff::Backoff;
 pub use crash_point::crash_point;
 pub use crypto::{CryptoProviderInstalled, install_crypto_provider};
 pub use telemetry::{LogFormat, TelemetryArgs};

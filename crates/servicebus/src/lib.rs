@@ -31,7 +31,6 @@
 //! # }
 //! ```
 
-mod backoff;
 mod cbs;
 mod client;
 mod connection;
@@ -51,7 +50,7 @@ mod supervisor;
 mod token;
 mod transport;
 
-pub use backoff::Backoff;
+pub use ::backoff::Backoff;
 pub use client::Client;
 pub use connection_string::{ConnectionString, ConnectionStringError};
 pub use error::{BUSY_PAUSE, Cause, Condition, Error, Recovery, chain};

@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use azure_core::credentials::TokenCredential;
+use backoff::Backoff;
 use rustls::ClientConfig;
 use secrecy::SecretString;
 
-use crate::backoff::Backoff;
 use crate::error::{BUSY_PAUSE, Cause};
+
+/// A broker that is back is noticed within 5 seconds.
+const RECONNECT: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
 
 /// Everything that a [`crate::Client`] needs to know.
 #[derive(Debug, Clone)]
@@ -37,7 +40,7 @@ impl Settings {
             credential,
             tls: None,
             timeouts: Timeouts::default(),
-            reconnect: Backoff::default(),
+            reconnect: RECONNECT,
             busy_pause: BUSY_PAUSE,
             sas_lifetime: Duration::from_secs(60 * 60),
         }
@@ -48,7 +51,7 @@ impl Settings {
         if cause.is_some_and(Cause::is_busy) {
             self.busy_pause
         } else {
-            self.reconnect.pause(failures, rand::random())
+            self.reconnect.random_delay(failures.saturating_sub(1))
         }
     }
 

@@ -21,9 +21,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("store", &["domain"]),
     ("crds", &["domain"]),
-    ("servicebus", &[]),
-    ("blob", &[]),
-    ("runtime", &["blob"]),
+    ("backoff", &[]),
+    ("servicebus", &["backoff"]),
+    ("blob", &["backoff"]),
+    ("runtime", &["backoff"]),
     ("api", &["blob", "crds", "domain", "runtime", "store"]),
     (
         "operator",

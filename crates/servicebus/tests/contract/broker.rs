@@ -97,10 +97,7 @@ pub async fn emulated(config: Config) -> Broker {
 
 /// Times that suit tests.
 fn quick(mut settings: Settings) -> Settings {
-    settings.reconnect = Backoff {
-        initial: Duration::from_millis(20),
-        max: Duration::from_millis(200),
-    };
+    settings.reconnect = Backoff::new(Duration::from_millis(20), Duration::from_millis(200));
     settings.busy_pause = Duration::from_millis(300);
     settings
 }
