@@ -33,7 +33,16 @@ fn the_python_sdk_works_unchanged() -> anyhow::Result<()> {
             .arg(&requirements))
     })?;
     run(Command::new(venv.join("bin/python"))
-        .args(["-m", "pytest", "--quiet", "-p", "no:cacheprovider"])
+        // The tests mostly wait, each on a queue of its own.
+        .args([
+            "-m",
+            "pytest",
+            "--quiet",
+            "-p",
+            "no:cacheprovider",
+            "--numprocesses",
+            "8",
+        ])
         .current_dir(suite)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("EMULATOR_BINARY", EMULATOR))

@@ -67,6 +67,44 @@ async fn every_message_that_was_acknowledged_is_there_after_a_kill_in_the_middle
 }
 
 #[tokio::test]
+async fn when_the_disk_is_full_nothing_more_is_acknowledged_and_the_process_ends() {
+    let data = tempfile::tempdir().unwrap();
+    let process = Process::start_on_small_disk(data.path(), 8 * 1024, QUEUE);
+    let mut client = Client::connect(process.amqp()).await;
+    let mut sender = client.sender().await;
+    // The id is the body as well.
+    let large = "x".repeat(100_000);
+    let mut acknowledged = 0;
+
+    loop {
+        let outcome = sender
+            .send_batchable(message(&format!("{acknowledged}{large}")))
+            .await;
+        let Ok(outcome) = outcome else { break };
+        tokio::select! {
+            outcome = outcome => {
+                assert!(matches!(outcome, Ok(Outcome::Accepted(_))), "{outcome:?}");
+                acknowledged += 1;
+            }
+            _ = client.connection.on_close() => break,
+        }
+        assert!(acknowledged < 100, "the disk did not fill up");
+    }
+    let status = within("the end of the process", process.ended()).await;
+
+    assert!(
+        !status.success() && acknowledged > 0,
+        "{status} after {acknowledged} messages"
+    );
+    let process = Process::start(data.path(), QUEUE);
+    let kept = view(&process).await["active"].as_u64().unwrap();
+    assert!(
+        kept >= acknowledged,
+        "{kept} of {acknowledged} acknowledged messages are there"
+    );
+}
+
+#[tokio::test]
 async fn counts_numbers_and_the_memory_of_duplicates_survive_and_locks_do_not() {
     let data = tempfile::tempdir().unwrap();
     let process = Process::start(data.path(), QUEUE);

@@ -4,7 +4,8 @@ use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
 };
 
 use serde::Deserialize;
@@ -26,7 +27,20 @@ pub struct Process {
 impl Process {
     /// Starts the binary on free ports and waits until it serves.
     pub fn start(data: &Path, more: &[&str]) -> Self {
-        let mut child = Command::new(BINARY)
+        Self::spawn(Command::new(BINARY), data, more)
+    }
+
+    /// The same, but no file may grow beyond so many KiB: a disk that fills up.
+    pub fn start_on_small_disk(data: &Path, kibibytes: u32, more: &[&str]) -> Self {
+        let mut shell = Command::new("bash");
+        // Ignored, the signal becomes an error of the write.
+        let script = format!("trap '' XFSZ; ulimit -f {kibibytes}; exec {BINARY} \"$@\"");
+        shell.args(["-c", &script, "bash"]);
+        Self::spawn(shell, data, more)
+    }
+
+    fn spawn(mut command: Command, data: &Path, more: &[&str]) -> Self {
+        let mut child = command
             .args([
                 "--listen",
                 "127.0.0.1:0",
@@ -58,6 +72,16 @@ impl Process {
     /// SIGKILL: nothing is flushed and nobody is told.
     pub fn kill(mut self) {
         self.end();
+    }
+
+    /// Waits until it ends by itself.
+    pub async fn ended(mut self) -> ExitStatus {
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     fn end(&mut self) {
