@@ -11,7 +11,8 @@ async fn main() -> anyhow::Result<ExitCode> {
     let config = match Config::try_parse() {
         Ok(config) => config,
         Err(error) => {
-            error.print()?;
+            // a reader that went away (`--help | head`) is no failure
+            error.print().ok();
             if error.use_stderr() {
                 Termination::of_misuse(&error.kind().to_string()).leave(&Config::default_message_path());
             }

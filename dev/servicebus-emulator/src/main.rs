@@ -1,5 +1,7 @@
 //! The emulator as a process.
 
+use std::io::IsTerminal as _;
+
 use anyhow::Context;
 use clap::Parser;
 use servicebus_emulator::{Emulator, cli::Arguments};
@@ -13,6 +15,7 @@ async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
 
     let mut terminated = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
