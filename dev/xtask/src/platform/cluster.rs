@@ -3,7 +3,7 @@
 //! Either way there is one to a machine. A file in the state folder says which checkout's platforms use it.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -70,6 +70,7 @@ impl<'p> Cluster<'p> {
     /// # Errors
     /// When another checkout has the cluster, or it does not start.
     pub fn up(&self, dir: &Path) -> Result<()> {
+        let _lock = self.lock()?;
         let was_up = self.is_up();
         let mut owner = match self.owner()? {
             Some(owner) if was_up && owner.checkout != self.project.root => bail!(
@@ -88,7 +89,6 @@ impl<'p> Cluster<'p> {
         if !owner.platforms.iter().any(|platform| platform == dir) {
             owner.platforms.push(dir.to_owned());
         }
-        fs::create_dir_all(&self.project.state)?;
         // written first: after a crash in the middle of the start, `down` still knows whose it is
         write_private(&self.owner_file, &serde_json::to_string(&owner)?)?;
         self.start()
@@ -114,6 +114,7 @@ impl<'p> Cluster<'p> {
     /// # Errors
     /// When it cannot be stopped.
     pub fn down(&self, dir: &Path) -> Result<()> {
+        let _lock = self.lock()?;
         let Some(mut owner) = self.owner()? else {
             return Ok(());
         };
@@ -138,6 +139,14 @@ impl<'p> Cluster<'p> {
             eprintln!("   the cluster stays up: no platform started it");
         }
         Ok(fs::remove_file(&self.owner_file)?)
+    }
+
+    /// Held while the cluster is started, joined or left: by one platform of the machine at a time.
+    fn lock(&self) -> Result<File> {
+        fs::create_dir_all(&self.project.state)?;
+        let lock = File::create(self.owner_file.with_extension("lock"))?;
+        lock.lock()?;
+        Ok(lock)
     }
 
     /// Whether all of it runs.
