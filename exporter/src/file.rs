@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::packing::Packing;
 
 /// How many rows are rendered between two writes: some ten KiB of text.
-const ROWS_PER_PIECE: u64 = 256;
+pub(crate) const ROWS_PER_PIECE: u64 = 256;
 
 /// Writes rows to a blob. Its own memory is a piece of text and what the packing holds; the rest is the blob
 /// writer's blocks.

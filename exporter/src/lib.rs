@@ -9,6 +9,8 @@
 //! never moves a row to `Failed`: that is the operator's to do, which knows whether another attempt comes.
 
 mod adoption;
+#[cfg(feature = "bench")]
+pub mod bench;
 mod cells;
 mod config;
 mod csv_rows;

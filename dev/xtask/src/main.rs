@@ -2,6 +2,7 @@
 //!
 //! Each task prints the commands it runs, so that a reader can copy them.
 
+mod bench;
 mod checks;
 mod demo;
 mod generate;
@@ -84,6 +85,11 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Measure, as ratios against a peer in the same run
+    Bench {
+        #[command(flatten)]
+        sample: Sample,
+    },
     /// Run every test, each on real parts
     Test(test::Options),
 }
@@ -122,6 +128,7 @@ fn run() -> Result<()> {
         Task::Layers => layers::check(&project),
         Task::Deny => checks::deny(&project),
         Task::Generate { check } => generate::run(&project, check),
+        Task::Bench { sample } => bench::run(&project, sample),
         Task::Test(options) => test::run(&project, &options),
     }
 }
