@@ -222,7 +222,7 @@ impl<'a> Demo<'a> {
             }
             rows += 1;
         }
-        println!("\n{}", table(&first));
+        println!("\n{}\n", table(&first));
         println!(
             "… {rows} rows of {} columns ({} of them shown), {} bytes\n",
             header.len(),
