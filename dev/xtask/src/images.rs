@@ -9,22 +9,28 @@ use std::{
 use anyhow::{Context, Result};
 use xshell::cmd;
 
-use crate::{platform::cluster, project::Project, steps::step};
+use crate::{project::Project, steps::step};
 
 /// The programs that have an image.
 pub const PROGRAMS: &[&str] = &["api", "operator", "exporter"];
 
-/// The exporter's image with its crash points.
-pub const FAILPOINTS: &str = "popularity-reports/exporter:failpoints";
+/// The tag of the images of the programs as they are.
+pub const DEV: &str = "dev";
 
-/// The exporter's image as the operator is told to use it here.
-pub const EXPORTER: &str = "popularity-reports/exporter:dev";
+/// The tag of the images of the programs with their crash points.
+pub const FAILPOINTS: &str = "failpoints";
 
 /// What is built together: cargo builds a dependency anew for each selection that wants other features of it.
 /// The tests switch on the crash points, and xtask is running.
 const SELECTION: &[&str] = &["--workspace", "--exclude", "tests", "--exclude", "xtask"];
 
-const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// Data that programs look for at these paths: the certificates of the public authorities, and the time zones.
+const DATA: &[&str] = &["/etc/ssl/certs/ca-certificates.crt", "/usr/share/zoneinfo"];
+
+/// The name of the image of one program.
+pub fn name(program: &str, tag: &str) -> String {
+    format!("popularity-reports/{program}:{tag}")
+}
 
 /// An image in a docker-archive.
 pub struct Image {
@@ -46,58 +52,64 @@ pub fn build_programs(project: &Project, profile: &str) -> Result<()> {
     })
 }
 
-/// Builds the programs and writes their images, tagged `dev`.
+/// Writes the images of all programs as they were built last: with their crash points, when the tag is to say
+/// so.
 ///
 /// # Errors
-/// When a program does not build, or an image cannot be written.
-pub fn build(project: &Project, profile: &str) -> Result<Vec<Image>> {
-    build_programs(project, profile)?;
-    step("write the images", || {
+/// When one cannot be written.
+pub fn write(project: &Project, profile: &str, tag: &str) -> Result<Vec<Image>> {
+    step(&format!("write the images, tagged {tag}"), || {
+        let labels = labels(project)?;
         PROGRAMS
             .iter()
-            .map(|program| write(project, profile, program, "dev"))
+            .map(|program| write_one(project, profile, program, tag, &labels))
             .collect()
     })
 }
 
-/// Writes the exporter's image from the program as it was built last, which must have been with its crash
-/// points, for the tests that kill it there.
-///
-/// # Errors
-/// When it cannot be written.
-pub fn write_failpoints(project: &Project) -> Result<Image> {
-    step("write the image of the exporter with crash points", || {
-        write(project, "dev", "exporter", "failpoints")
-    })
-}
-
-/// Writes the image of one program.
-///
-/// # Errors
-/// When it cannot be written.
-pub fn write(project: &Project, profile: &str, name: &str, tag: &str) -> Result<Image> {
-    let program = &project.built(profile, name);
+fn write_one(project: &Project, profile: &str, program: &str, tag: &str, labels: &[String]) -> Result<Image> {
+    let built = &project.built(profile, program);
     let sh = &project.sh;
-    let kc = cluster::kc(project)?;
     let folder = project.target.join("images");
     fs::create_dir_all(&folder)?;
-    let stripped = folder.join(format!("{name}-{tag}"));
+    let stripped = folder.join(format!("{program}-{tag}"));
     // symbols are most of a debug build, and the node would unpack them for every image
-    cmd!(sh, "strip -o {stripped} {program}").quiet().run()?;
-    let mut files = vec![format!("{}:/{name}", stripped.display())];
+    cmd!(sh, "strip -o {stripped} {built}").quiet().run()?;
+    let mut files = vec![format!("{}:/{program}", stripped.display())];
+    let libraries = libraries(project, built)?;
+    let data = DATA.iter().map(|path| (*path).to_owned());
     files.extend(
-        libraries(project, program)?
-            .iter()
-            .map(|library| format!("{library}:{library}")),
+        libraries
+            .into_iter()
+            .chain(data)
+            .map(|path| format!("{path}:{path}")),
     );
-    files.push(format!("{CERTIFICATES}:{CERTIFICATES}"));
     let image = Image {
-        name: format!("popularity-reports/{name}:{tag}"),
-        archive: folder.join(format!("{name}-{tag}.tar")),
+        name: name(program, tag),
+        archive: folder.join(format!("{program}-{tag}.tar")),
     };
+    let labels = labels.iter().flat_map(|label| ["--label", label]);
+    let title = format!("org.opencontainers.image.title=popularity-reports {program}");
     let (reference, archive) = (&image.name, &image.archive);
-    cmd!(sh, "{kc} image {reference} {archive} {files...}").run()?;
+    cmd!(
+        sh,
+        "dev/cluster/cluster image {labels...} --label {title} {reference} {archive} {files...}"
+    )
+    .quiet()
+    .run()?;
     Ok(image)
+}
+
+/// What each image says of itself, by the keys of the OCI image specification.
+fn labels(project: &Project) -> Result<Vec<String>> {
+    let revision = cmd!(project.sh, "git rev-parse HEAD").quiet().read()?;
+    Ok([
+        ("version", env!("CARGO_PKG_VERSION")),
+        ("licenses", env!("CARGO_PKG_LICENSE")),
+        ("revision", &revision),
+    ]
+    .map(|(key, value)| format!("org.opencontainers.image.{key}={value}"))
+    .to_vec())
 }
 
 /// The shared libraries that the program loads, and the loader itself, at the paths where it looks for them.

@@ -117,7 +117,8 @@ fn run() -> Result<()> {
         Task::Status => Platform::read(&project, Instance::Dev)?.status(),
         Task::Logs { part } => Platform::read(&project, Instance::Dev)?.logs(part.as_deref()),
         Task::Images { profile } => {
-            for image in images::build(&project, &profile)? {
+            images::build_programs(&project, &profile)?;
+            for image in images::write(&project, &profile, images::DEV)? {
                 println!("{} in {}", image.name, project.shown(&image.archive));
             }
             Ok(())

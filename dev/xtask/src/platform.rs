@@ -130,10 +130,7 @@ impl<'p> Platform<'p> {
     pub fn up(&self, sample: Sample) -> Result<()> {
         tools::need_packages(self.base.project)?;
         images::build_programs(self.base.project, "dev")?;
-        let exporter = step("write the exporter's image", || {
-            images::write(self.base.project, "dev", "exporter", "dev")
-        })?;
-        self.up_neighbours(&exporter)?;
+        self.up_neighbours(&images::write(self.base.project, "dev", images::DEV)?)?;
         step("start the Service Bus emulator", || servicebus::up(&self.base))?;
         self.load_sample(sample)?;
         step("bring the reports' tables up to date", || {
@@ -148,18 +145,20 @@ impl<'p> Platform<'p> {
         step("start the API", || services::start_api(&self.base, &kubeconfig))
     }
 
-    /// Starts the cluster, with the exporter's image on its node, PostgreSQL and Azurite.
+    /// Starts the cluster, with the product's images on its node, PostgreSQL and Azurite.
     ///
     /// # Errors
     /// As [`up`](Self::up).
-    pub fn up_neighbours(&self, exporter: &images::Image) -> Result<()> {
+    pub fn up_neighbours(&self, images: &[images::Image]) -> Result<()> {
         tools::need_packages(self.base.project)?;
         step("start the cluster", || {
             self.cluster.up(&self.base.dir)?;
             self.cluster.wait_ready()
         })?;
-        step("load the exporter's image into the cluster", || {
-            self.cluster.load(&exporter.archive)
+        step("load the images into the cluster", || {
+            images
+                .iter()
+                .try_for_each(|image| self.cluster.load(&image.archive))
         })?;
         step("start PostgreSQL", || {
             postgres::up(

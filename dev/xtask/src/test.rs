@@ -47,7 +47,7 @@ pub fn run(project: &Project, options: &Options) -> Result<()> {
             Ok(cmd!(project.sh, "cargo build {ALL...} --all-targets").run()?)
         })
     }) && parts.run("platform", || {
-        platform.up_neighbours(&images::write_failpoints(project)?)
+        platform.up_neighbours(&images::write(project, "dev", images::FAILPOINTS)?)
     });
     if ready {
         run_on(project, &platform, options, &mut parts);
@@ -90,8 +90,11 @@ fn with_platform<'p>(command: Cmd<'p>, project: &Project, platform: &Platform) -
         .envs(platform.env()?)
         .env("KUBECTL", platform.kubectl_program()?)
         .env("SDK_TESTS_CACHE", project.cache.join("sdk-tests"))
-        .env("EXPORTER_IMAGE", images::FAILPOINTS)
-        .env("EXPORTER_FAILPOINTS_IMAGE", images::FAILPOINTS)
+        .env("EXPORTER_IMAGE", images::name("exporter", images::FAILPOINTS))
+        .env(
+            "EXPORTER_FAILPOINTS_IMAGE",
+            images::name("exporter", images::FAILPOINTS),
+        )
         .env("PRODUCT_BIN_DIR", project.target.join("debug")))
 }
 

@@ -94,7 +94,7 @@ pub fn start_operator(base: &Base, kubeconfig: &Path) -> Result<()> {
             ),
             ("SERVICEBUS_QUEUE", servicebus::QUEUE.to_owned()),
             ("REPORTS_NAMESPACE", NAMESPACE.to_owned()),
-            ("EXPORTER_IMAGE", images::EXPORTER.to_owned()),
+            ("EXPORTER_IMAGE", images::name("exporter", images::DEV)),
             ("EXPORTER_ENV_SECRET", EXPORTER_SECRET.to_owned()),
             ("KUBECONFIG", kubeconfig.display().to_string()),
         ],
