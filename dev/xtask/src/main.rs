@@ -3,6 +3,7 @@
 //! Each task prints the commands it runs, so that a reader can copy them.
 
 mod bench;
+mod chart;
 mod checks;
 mod demo;
 mod generate;
@@ -85,6 +86,8 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Check the chart: lint it, render it, package it, and ask the API server when the cluster is up
+    Chart,
     /// Measure, as ratios against a peer in the same run
     Bench {
         #[command(flatten)]
@@ -129,6 +132,7 @@ fn run() -> Result<()> {
         Task::Layers => layers::check(&project),
         Task::Deny => checks::deny(&project),
         Task::Generate { check } => generate::run(&project, check),
+        Task::Chart => chart::check(&project),
         Task::Bench { sample } => bench::run(&project, sample),
         Task::Test(options) => test::run(&project, &options),
     }

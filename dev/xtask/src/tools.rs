@@ -131,6 +131,28 @@ pub fn need_go(project: &Project) -> Result<()> {
     Ok(())
 }
 
+/// The Helm that tests and tasks use.
+const HELM: &str = "v3.22.0";
+
+/// Helm, of one version wherever this runs: what it renders is compared byte for byte.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn need_helm(project: &Project) -> Result<PathBuf> {
+    let folder = project.cache.join(format!("helm-{HELM}"));
+    let helm = folder.join("helm");
+    if helm.is_file() {
+        return Ok(helm);
+    }
+    need_go(project)?;
+    step("install Helm (minutes; once to a machine)", || {
+        Ok(cmd!(project.sh, "go install helm.sh/helm/v3/cmd/helm@{HELM}")
+            .env("GOBIN", folder)
+            .run()?)
+    })?;
+    Ok(helm)
+}
+
 /// Installs a cargo subcommand that is missing.
 ///
 /// # Errors
