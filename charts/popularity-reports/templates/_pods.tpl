@@ -102,6 +102,17 @@ postgres://{{ .users.exporter | urlquery }}@{{ .catalogue.host | default .host }
 {{- end }}
 {{- end }}
 
+{{- /* The class of what runs all the time. */}}
+{{- define "popularity-reports.priorityClassName" -}}
+{{- with .Values.priorityClass }}
+{{- if .create }}
+{{- include "popularity-reports.clusterName" $ }}
+{{- else }}
+{{- .name }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- /* Where a Pod of several runs: dict "root" $ "component" "api". */}}
 {{- define "popularity-reports.scheduling" -}}
 {{- $values := index .root.Values .component }}

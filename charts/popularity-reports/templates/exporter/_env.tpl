@@ -75,3 +75,16 @@
 {{- end }}
 {{- toYaml $pairs }}
 {{- end }}
+
+{{- /* What the exporter itself is told, for its doctor of `helm test`: the same as by the operator. */}}
+{{- define "popularity-reports.exporterOwnEnv" -}}
+{{- range include "popularity-reports.exporterVariables" . | fromYamlArray }}
+{{- $pair := splitn "=" 2 . }}
+- name: {{ $pair._0 }}
+  value: {{ $pair._1 | quote }}
+{{- end }}
+- name: BLOB_CONTAINER
+  value: {{ .Values.blob.container | quote }}
+- name: LOG
+  value: {{ .Values.operator.logLevel | quote }}
+{{- end }}
