@@ -24,13 +24,25 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("backoff", &[]),
     ("servicebus", &["backoff"]),
     ("blob", &["backoff"]),
+    ("identity", &["backoff"]),
     ("runtime", &["backoff"]),
-    ("api", &["blob", "crds", "domain", "runtime", "store"]),
+    (
+        "api",
+        &["blob", "crds", "domain", "identity", "runtime", "store"],
+    ),
     (
         "operator",
-        &["blob", "crds", "domain", "runtime", "servicebus", "store"],
+        &[
+            "blob",
+            "crds",
+            "domain",
+            "identity",
+            "runtime",
+            "servicebus",
+            "store",
+        ],
     ),
-    ("exporter", &["blob", "domain", "runtime", "store"]),
+    ("exporter", &["blob", "domain", "identity", "runtime", "store"]),
     ("xtask", &[]),
 ];
 
@@ -54,6 +66,7 @@ const MUST_NOT_HAVE: &[(&str, &[&str])] = &[
     ),
     ("servicebus", &["kube*", "sqlx*", "axum*"]),
     ("blob", &["kube*", "sqlx*", "axum*"]),
+    ("identity", &["kube*", "sqlx*", "axum*"]),
     ("store", &["kube*", "axum*", "azure_*", "fe2o3-amqp*"]),
 ];
 
