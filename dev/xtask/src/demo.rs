@@ -1,37 +1,17 @@
 //! `cargo xtask demo`: one report, from the POST to the CSV, told as it happens.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+mod journey;
 
-use anyhow::{Context, Result, bail};
-use serde_json::Value;
-use xshell::cmd;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+pub use journey::{Journey, chapter};
 
 use crate::{
-    hash::sha256_hex,
     platform::{Instance, NAMESPACE, Platform, Sample},
     project::Project,
     steps::seconds,
 };
-
-/// How long the sample's report may take; on two cores it takes seconds.
-const LIMIT: Duration = Duration::from_secs(300);
-
-/// How many rows of the file are shown.
-const SHOWN: usize = 10;
-
-/// Which of its columns are shown: all of them are wider than most screens.
-const COLUMNS: &[&str] = &[
-    "rank",
-    "title",
-    "year_of_release",
-    "artists",
-    "rating_count",
-    "average_rating",
-    "popularity_score",
-];
 
 /// # Errors
 /// When the platform does not start, or the report does not end as it should.
@@ -39,19 +19,24 @@ pub fn run(project: &Project, sample: Sample) -> Result<()> {
     let began = Instant::now();
     let platform = Platform::open(project, Instance::Dev)?;
     platform.up(sample)?;
-    let demo = Demo::new(project, &platform)?;
-
-    chapter("An application asks for a report, and is answered at once");
-    println!("({} after the start of this command)\n", seconds(began.elapsed()));
-    let asked = Instant::now();
-    let id = demo.post()?;
-
-    chapter("It polls; the people who run the cluster see the report as a resource of Kubernetes");
-    let report = demo.follow(&id)?;
-    let took = asked.elapsed();
-
-    chapter("It fetches the file by the link in the answer");
-    demo.fetch(&report)?;
+    let env = platform.env()?;
+    let value = |name| {
+        let found = env.iter().find(|(variable, _)| *variable == name);
+        found
+            .map(|(_, value)| value.clone())
+            .with_context(|| format!("the platform has no {name}"))
+    };
+    println!("\n({} after the start of this command)", seconds(began.elapsed()));
+    let (id, took) = Journey {
+        project,
+        url: value("API_URL")?,
+        token: value("API_TOKEN")?,
+        namespace: NAMESPACE,
+        kubectl: &|| platform.kubectl(),
+        file: project.root.join(".platform/dev/report.csv"),
+        logs: "`cargo xtask logs operator` or `cargo xtask logs api`",
+    }
+    .tell()?;
 
     println!("\nFrom the POST to the finished file: {}.", seconds(took));
     chapter("Go on by hand");
@@ -66,224 +51,4 @@ pub fn run(project: &Project, sample: Sample) -> Result<()> {
          \n\nStop everything: cargo xtask down",
     );
     Ok(())
-}
-
-struct Demo<'a> {
-    project: &'a Project,
-    platform: &'a Platform<'a>,
-    url: String,
-    token: String,
-}
-
-impl<'a> Demo<'a> {
-    fn new(project: &'a Project, platform: &'a Platform<'a>) -> Result<Self> {
-        let env = platform.env()?;
-        let value = |name| {
-            let found = env.iter().find(|(variable, _)| *variable == name);
-            found
-                .map(|(_, value)| value.clone())
-                .with_context(|| format!("the platform has no {name}"))
-        };
-        Ok(Self {
-            project,
-            platform,
-            url: value("API_URL")?,
-            token: value("API_TOKEN")?,
-        })
-    }
-
-    /// Calls the API by curl. The token goes by a variable and a file descriptor, not by the command line.
-    fn curl(&self, args: &[&str]) -> Result<String> {
-        let token = format!("header = \"Authorization: Bearer {}\"", self.token);
-        Ok(cmd!(
-            self.project.sh,
-            "curl --silent --show-error --max-time 30 --config - {args...}"
-        )
-        .stdin(token)
-        .quiet()
-        .read()?)
-    }
-
-    fn post(&self) -> Result<String> {
-        let url = format!("{}/reports/popularity", self.url);
-        println!("$ curl -i -X POST {url} -H \"Authorization: Bearer $API_TOKEN\"");
-        let answer = self.curl(&["--include", "--request", "POST", &url])?;
-        println!("{}", answer.replace('\r', ""));
-        let body = answer.rsplit_once("\r\n\r\n").map_or("", |(_, body)| body);
-        let status = answer.split_whitespace().nth(1).unwrap_or_default();
-        if status != "202" {
-            bail!(
-                "the API answered {status} instead of 202; its log: {}",
-                self.platform.log_of("api")
-            );
-        }
-        let body: Value = serde_json::from_str(body).context("the body of the 202 is no JSON")?;
-        Ok(text(&body, "/reportId")?.to_owned())
-    }
-
-    /// Polls until the report has ended, and shows the resource each time that it has changed.
-    fn follow(&self, id: &str) -> Result<Value> {
-        let url = format!("{}/reports/{id}", self.url);
-        let began = Instant::now();
-        println!("$ curl -s {url} -H \"Authorization: Bearer $API_TOKEN\"        # polled");
-        println!("$ kubectl -n {NAMESPACE} get popularityreports report-{id}        # at each change");
-        let (mut status, mut row) = (String::new(), String::new());
-        loop {
-            let report: Value =
-                serde_json::from_str(&self.curl(&[&url])?).context("the status is no JSON")?;
-            let now = text(&report, "/status")?;
-            if now != status {
-                println!("\n{:>8}  GET: {now}", seconds(began.elapsed()));
-                status = now.to_owned();
-            }
-            let shown = self.resource(id)?;
-            // the last column is the age, which changes by itself
-            let facts = shown
-                .rsplit_once(' ')
-                .map_or("", |(facts, _)| facts.trim_end())
-                .to_owned();
-            if facts != row {
-                println!(
-                    "{:>8}  {}",
-                    seconds(began.elapsed()),
-                    shown.replace('\n', "\n          ")
-                );
-                row = facts;
-            }
-            // the resource is written second: what kubectl shows is waited for as well
-            if matches!(now, "Completed" | "Failed") && row.contains(now) {
-                println!(
-                    "\n$ curl -s {url} …\n{}",
-                    serde_json::to_string_pretty(&redacted(&report))?
-                );
-                if now == "Failed" {
-                    bail!(
-                        "the report has failed; `cargo xtask logs operator` and `kubectl -n {NAMESPACE} describe \
-                           popularityreport report-{id}` tell more"
-                    );
-                }
-                return Ok(report);
-            }
-            if began.elapsed() > LIMIT {
-                bail!(
-                    "the report has not ended within {}; logs: {}, {}",
-                    seconds(LIMIT),
-                    self.platform.log_of("operator"),
-                    self.platform.log_of("api")
-                );
-            }
-            thread::sleep(Duration::from_millis(250));
-        }
-    }
-
-    /// The resource as kubectl lists it; empty as long as it is not there.
-    fn resource(&self, id: &str) -> Result<String> {
-        let name = format!("report-{id}");
-        let get = self.platform.kubectl()?.args([
-            "-n",
-            NAMESPACE,
-            "get",
-            "popularityreports",
-            &name,
-            "--ignore-not-found",
-        ]);
-        Ok(get.quiet().read()?)
-    }
-
-    /// Downloads the file and checks it against the status.
-    fn fetch(&self, report: &Value) -> Result<()> {
-        let link = text(report, "/downloadUrl")?;
-        let file = self.project.root.join(".platform/dev/report.csv");
-        println!(
-            "$ curl -s -o {} \"$downloadUrl\"        # no token: the link itself is the permission",
-            self.project.shown(&file)
-        );
-        // the link is a secret for as long as it is good: it goes by standard input
-        cmd!(
-            self.project.sh,
-            "curl --silent --show-error --fail --max-time 120 --compressed --config - --output {file}"
-        )
-        .stdin(format!("url = \"{link}\""))
-        .quiet()
-        .run()?;
-        let bytes = std::fs::read(&file)?;
-        let mut csv = csv::Reader::from_reader(bytes.as_slice());
-        let header = csv.headers()?.clone();
-        let shown: Vec<usize> = (0..header.len())
-            .filter(|n| header.get(*n).is_some_and(|name| COLUMNS.contains(&name)))
-            .collect();
-        let chosen = |record: &csv::StringRecord| shown.iter().filter_map(|n| record.get(*n)).collect();
-        let mut first: Vec<csv::StringRecord> = vec![chosen(&header)];
-        let mut rows: u64 = 0;
-        for record in csv.records() {
-            let record = record.context("the file is no CSV")?;
-            if first.len() <= SHOWN {
-                first.push(chosen(&record));
-            }
-            rows += 1;
-        }
-        println!("\n{}\n", table(&first));
-        println!(
-            "… {rows} rows of {} columns ({} of them shown), {} bytes\n",
-            header.len(),
-            shown.len(),
-            bytes.len()
-        );
-        let sha256 = sha256_hex(&bytes);
-        let told_rows = report.pointer("/result/file/rows").and_then(Value::as_u64);
-        let told_sha256 = text(report, "/result/file/sha256")?;
-        println!(
-            "rows    the status says {}, the file has {rows}",
-            told_rows.unwrap_or_default()
-        );
-        println!("sha256  the status says {told_sha256}\n        the file has    {sha256}");
-        if told_rows != Some(rows) || told_sha256 != sha256 {
-            bail!("the file is not the one that the status describes");
-        }
-        Ok(())
-    }
-}
-
-fn chapter(title: &str) {
-    println!("\n━━ {title} ━━\n");
-}
-
-fn text<'v>(value: &'v Value, pointer: &str) -> Result<&'v str> {
-    value
-        .pointer(pointer)
-        .and_then(Value::as_str)
-        .with_context(|| format!("no {pointer} in the answer: {}", redacted(value)))
-}
-
-/// The answer without the link's signature, which is as good as a key.
-fn redacted(report: &Value) -> Value {
-    let mut report = report.clone();
-    if let Some(Value::String(link)) = report.get_mut("downloadUrl")
-        && let Some((start, _)) = link.split_once("sig=")
-    {
-        *link = format!("{start}sig=…");
-    }
-    report
-}
-
-/// Records as aligned columns; what is long is cut.
-fn table(records: &[csv::StringRecord]) -> String {
-    const WIDEST: usize = 28;
-    let cell = |text: &str| {
-        let line: String = text
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect();
-        if line.chars().count() <= WIDEST {
-            line
-        } else {
-            line.chars().take(WIDEST - 1).chain(['…']).collect()
-        }
-    };
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    for record in records {
-        table.add_row(record.iter().map(cell));
-    }
-    table.trim_fmt()
 }

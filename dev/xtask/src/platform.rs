@@ -364,14 +364,6 @@ impl<'p> Platform<'p> {
         Ok(())
     }
 
-    /// Where the output of one part goes, as a reader in the root folder writes it.
-    pub fn log_of(&self, name: &str) -> String {
-        self.base
-            .project
-            .shown(&self.base.processes.log(name))
-            .to_string()
-    }
-
     /// kubectl on this platform's cluster.
     ///
     /// # Errors
