@@ -47,7 +47,7 @@ func committed(t *testing.T) []byte {
 	return config
 }
 
-func TestKindTakesTheConfigurationAndPublishesTheApiOnTheLoopbackOnly(t *testing.T) {
+func TestKindTakesTheConfigurationAndPublishesApiAndBlobOnTheLoopbackOnly(t *testing.T) {
 	_, calls := create(t, committed(t))
 
 	var runs []string
@@ -59,10 +59,14 @@ func TestKindTakesTheConfigurationAndPublishesTheApiOnTheLoopbackOnly(t *testing
 	if len(runs) != 1 {
 		t.Fatalf("kind wanted to run %d nodes, not 1; its calls of docker:\n%s", len(runs), calls)
 	}
-	for _, want := range []string{"--name popularity-reports-control-plane ", "--publish=127.0.0.1:18080:30080/TCP "} {
+	for _, want := range []string{"--name popularity-reports-control-plane ", "--publish=127.0.0.1:18080:30080/TCP ", "--publish=127.0.0.1:10000:30100/TCP "} {
 		if !strings.Contains(runs[0], want) {
 			t.Errorf("no %q in: %s", want, runs[0])
 		}
+	}
+	// the two, and the API server at a port that kind picks
+	if published := strings.Count(runs[0], "--publish="); published != 3 || strings.Count(runs[0], "--publish=127.0.0.1:") != 3 {
+		t.Errorf("%d ports are published, or not all on the loopback: %s", published, runs[0])
 	}
 }
 
@@ -72,6 +76,7 @@ func TestKindRefusesWhatIsWrong(t *testing.T) {
 		"an unknown version":          {"v1alpha4", "v1alpha9"},
 		"a node without a known role": {"role: control-plane", "role: controller"},
 		"a port out of range":         {"hostPort: 18080", "hostPort: 180800"},
+		"a port twice":                {"hostPort: 10000", "hostPort: 18080"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			wrong := strings.Replace(string(committed(t)), change[0], change[1], 1)

@@ -1,0 +1,3 @@
+module popularity-reports/runtime
+
+go 1.25.0
