@@ -268,7 +268,7 @@ mod tests {
         let (broker, client) = broker().await;
         let wakes = Wakes::new();
         let consumer = Consumer::new(
-            database.pool.clone(),
+            database.operator_pool.clone(),
             client.receiver(QUEUE, 1),
             wakes.clone(),
             Metrics::register(&mut Registry::default()),
@@ -305,12 +305,12 @@ mod tests {
     #[tokio::test]
     async fn a_message_dispatches_its_report_and_wakes_the_controller() {
         let here = here().await;
-        adopt(&here.database.pool).await;
+        adopt(&here.database.operator_pool).await;
         let mut woken = here.wakes.listen();
 
         here.handles(body()).await;
 
-        let row = reports::get(&here.database.pool, report_id())
+        let row = reports::get(&here.database.operator_pool, report_id())
             .await
             .unwrap()
             .unwrap();
@@ -321,7 +321,7 @@ mod tests {
     #[tokio::test]
     async fn a_second_message_for_the_same_report_is_superseded() {
         let here = here().await;
-        adopt(&here.database.pool).await;
+        adopt(&here.database.operator_pool).await;
 
         let first = here.consumer.judge(&body(), noon_and(2)).await;
         let second = here.consumer.judge(&body(), noon_and(3)).await;
@@ -357,7 +357,7 @@ mod tests {
     #[tokio::test]
     async fn a_message_is_held_while_the_database_is_away_and_goes_back_on_shutdown() {
         let here = here().await;
-        here.database.pool.close().await;
+        here.database.operator_pool.close().await;
         let shutdown = CancellationToken::new();
         let message = Outgoing {
             message_id: "m".to_owned(),

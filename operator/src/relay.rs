@@ -254,7 +254,7 @@ mod tests {
             ..SenderOptions::default()
         };
         let relay = Relay::new(
-            database.pool.clone(),
+            database.operator_pool.clone(),
             client.sender(QUEUE, options),
             Metrics::register(&mut Registry::default()),
         );
@@ -268,14 +268,14 @@ mod tests {
 
     impl Here {
         async fn waiting(&self) -> u64 {
-            outbox::backlog(&self.database.pool).await.unwrap().count
+            outbox::backlog(&self.database.operator_pool).await.unwrap().count
         }
     }
 
     #[tokio::test]
     async fn a_message_carries_its_outbox_id_and_is_marked_once_it_is_accepted() {
         let here = here().await;
-        adopt(&here.database.pool).await;
+        adopt(&here.database.operator_pool).await;
 
         let pass = here.relay.pass(BATCH, noon_and(1)).await.unwrap();
 
@@ -300,7 +300,7 @@ mod tests {
         );
         let event = domain::ExportRequested::from_slice(&message.body).unwrap();
         assert_eq!(event.report_id, report_id());
-        let row = store::reports::get(&here.database.pool, report_id())
+        let row = store::reports::get(&here.database.operator_pool, report_id())
             .await
             .unwrap()
             .unwrap();
@@ -325,7 +325,7 @@ mod tests {
     #[tokio::test]
     async fn a_message_that_is_refused_stays_and_is_put_off() {
         let here = here().await;
-        adopt(&here.database.pool).await;
+        adopt(&here.database.operator_pool).await;
         let faults = QueueFaults {
             refuse_sends: Some(Refusals {
                 next: 1,
@@ -366,7 +366,7 @@ mod tests {
     #[tokio::test]
     async fn a_message_whose_outcome_is_unknown_is_sent_again_under_the_same_id() {
         let here = here().await;
-        adopt(&here.database.pool).await;
+        adopt(&here.database.operator_pool).await;
         let faults = QueueFaults {
             drop_after_sends: 1,
             ..QueueFaults::default()
@@ -401,8 +401,8 @@ mod tests {
     #[tokio::test]
     async fn two_relays_share_the_work_and_send_each_message_once() {
         let here = here().await;
-        adopt(&here.database.pool).await;
-        let first = outbox::claim(&here.database.pool, BATCH, noon_and(1))
+        adopt(&here.database.operator_pool).await;
+        let first = outbox::claim(&here.database.operator_pool, BATCH, noon_and(1))
             .await
             .unwrap();
 
@@ -425,7 +425,7 @@ mod tests {
         let running = tokio::spawn(here.relay.run(shutdown.clone()));
         let receiver = here.client.receiver(QUEUE, 1);
 
-        adopt(&here.database.pool).await;
+        adopt(&here.database.operator_pool).await;
         let message = timeout(Duration::from_secs(20), receiver.recv())
             .await
             .unwrap()

@@ -267,11 +267,11 @@ mod tests {
     #[tokio::test]
     async fn a_missing_object_is_made_anew_under_its_old_name() {
         let database = database().await;
-        adopt(&database.pool).await;
+        adopt(&database.operator_pool).await;
         let (client, seen) = api_server([create_object()]);
         let context = context(
             client,
-            database.pool.clone(),
+            database.operator_pool.clone(),
             blobs_that_answer(404, "ContainerNotFound").await,
         );
 
@@ -288,11 +288,11 @@ mod tests {
     #[tokio::test]
     async fn an_object_that_somebody_else_made_meanwhile_is_success() {
         let database = database().await;
-        adopt(&database.pool).await;
+        adopt(&database.operator_pool).await;
         let (client, _seen) = api_server([create_object().refused(409, "already exists")]);
         let context = context(
             client,
-            database.pool.clone(),
+            database.operator_pool.clone(),
             blobs_that_answer(404, "ContainerNotFound").await,
         );
 
@@ -305,7 +305,7 @@ mod tests {
         let (client, _seen) = api_server([]);
         let context = context(
             client,
-            database.pool.clone(),
+            database.operator_pool.clone(),
             blobs_that_answer(404, "ContainerNotFound").await,
         );
 

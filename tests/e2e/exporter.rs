@@ -81,7 +81,7 @@ async fn a_catalogue_that_stays_away_fails_after_every_retry() {
     in_a_world(async |world| {
         let mut environment = world.exporter_environment();
         // Nobody listens on port 1.
-        let mut nowhere = world.platform.as_pods_see(&world.database.catalogue);
+        let mut nowhere = world.platform.as_pods_see(&world.database.exporter);
         nowhere.set_port(Some(1)).unwrap();
         environment.insert("CATALOG_DATABASE_URL".to_owned(), nowhere.to_string());
         environment.insert("EXPORTER_PATIENCE".to_owned(), "1s".to_owned());
@@ -104,7 +104,7 @@ async fn a_catalogue_that_stays_away_fails_after_every_retry() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_catalogue_that_comes_back_between_two_attempts_gives_a_completed_report() {
     in_a_world(async |world| {
-        let target = world.platform.as_pods_see(&world.database.catalogue);
+        let target = world.platform.as_pods_see(&world.database.exporter);
         let address = format!(
             "{}:{}",
             target.host_str().unwrap(),

@@ -141,19 +141,23 @@ async fn with_blob_storage_down_an_export_waits_and_completes_after_it_returns()
 #[tokio::test(flavor = "multi_thread")]
 async fn with_postgresql_down_a_request_is_told_to_come_again_and_work_goes_on_after_it_returns() {
     in_a_world(async |world| {
-        let target = &world.database.reports;
+        let target = &world.database.api;
         let address = format!("{}:{}", target.host_str().unwrap(), target.port().unwrap());
         let database = Proxy::start("127.0.0.1", &address).await;
         let mut by_proxy = target.clone();
         by_proxy.set_ip_host(database.address().ip()).unwrap();
         by_proxy.set_port(Some(database.address().port())).unwrap();
-        let by_proxy = by_proxy.as_str();
+        let mut operator_by_proxy = world.database.operator.clone();
+        operator_by_proxy.set_ip_host(database.address().ip()).unwrap();
+        operator_by_proxy
+            .set_port(Some(database.address().port()))
+            .unwrap();
         let mut operator = Operator::setup(world)
-            .set("REPORTS_DATABASE_URL", by_proxy)
+            .set("REPORTS_DATABASE_URL", operator_by_proxy.as_str())
             .start_operator()
             .await;
         let mut api = Api::setup(world)
-            .set("REPORTS_DATABASE_URL", by_proxy)
+            .set("REPORTS_DATABASE_URL", by_proxy.as_str())
             .start_api()
             .await;
         let application = api.application();

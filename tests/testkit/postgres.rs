@@ -24,12 +24,14 @@ pub const CATALOGUE: Plan = Plan {
 /// The test's database; dropped with this value.
 pub struct Database {
     database: TestDatabase,
-    /// By the owner: the tests' own look at the tables.
+    /// By a superuser: the tests' own look at the tables.
     pub pool: PgPool,
-    /// By the role that the API, the operator and the exporter have.
-    pub reports: Url,
-    /// By the role that can only read the catalogue.
-    pub catalogue: Url,
+    /// By the API's login.
+    pub api: Url,
+    /// By the operator's login.
+    pub operator: Url,
+    /// By the exporter's login.
+    pub exporter: Url,
     psql: PathBuf,
 }
 
@@ -37,15 +39,16 @@ impl Database {
     /// Creates it: migrations, roles, and a sample of the catalogue.
     pub async fn create(platform: &Platform) -> Self {
         let database = store::testing::database().await;
-        let pool = database.owner_pool.clone();
+        let pool = database.admin_pool.clone();
         sample_data::load(&pool, &CATALOGUE, false, |_| ())
             .await
             .expect("the sample loads into an empty database");
         let url =
             |secret: &secrecy::SecretString| secret.expose_secret().parse().expect("a database URL is a URL");
         Self {
-            reports: url(&database.app_url),
-            catalogue: url(&database.catalogue_url),
+            api: url(&database.api_url),
+            operator: url(&database.operator_url),
+            exporter: url(&database.exporter_url),
             pool,
             psql: platform.psql.clone(),
             database,
@@ -131,7 +134,7 @@ impl Database {
     /// Runs a script by the psql program, as somebody else would, and returns what it prints. The
     /// variables are psql's own (`:'name'` in the script).
     pub async fn psql(&self, script: &Path, variables: &[(&str, String)]) -> Vec<u8> {
-        let mut url: Url = self.database.owner_url.expose_secret().parse().expect("a URL");
+        let mut url: Url = self.database.admin_url.expose_secret().parse().expect("a URL");
         // sqlx adds options of its own, which psql does not know.
         url.set_query(None);
         let mut command = Command::new(&self.psql);

@@ -37,7 +37,6 @@ impl<'a> Setup<'a> {
                 &world.cluster.kubeconfig_by_proxy.display().to_string(),
             )
             .set("REPORTS_NAMESPACE", &world.cluster.namespace)
-            .set("REPORTS_DATABASE_URL", world.database.reports.as_str())
             .set("REPORTS_DATABASE_MAX_CONNECTIONS", "6")
             .set("AZURE_STORAGE_CONNECTION_STRING", &world.platform.storage)
             .set("BLOB_CONTAINER", &world.container.name)
@@ -80,6 +79,7 @@ impl Api {
     /// With the world's database, container and namespace.
     pub fn setup(world: &World) -> Setup<'_> {
         Setup::new(world, "api")
+            .set("REPORTS_DATABASE_URL", world.database.api.as_str())
             .set("JWT_KEY", tokens::KEY)
             .set("API_LISTEN", &World::free_address().to_string())
     }
@@ -147,6 +147,7 @@ impl Operator {
     /// With the world's queue, database, container and namespace.
     pub fn setup(world: &World) -> Setup<'_> {
         Setup::new(world, "operator")
+            .set("REPORTS_DATABASE_URL", world.database.operator.as_str())
             .set("HEALTH_LISTEN", &World::free_address().to_string())
             .set("SERVICEBUS_CONNECTION_STRING", &world.broker.connection_string())
             .set("EXPORTER_IMAGE", &world.platform.exporter_image)

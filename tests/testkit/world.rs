@@ -104,11 +104,11 @@ impl World {
         BTreeMap::from([
             (
                 "REPORTS_DATABASE_URL".to_owned(),
-                database(&self.database.reports),
+                database(&self.database.exporter),
             ),
             (
                 "CATALOG_DATABASE_URL".to_owned(),
-                database(&self.database.catalogue),
+                database(&self.database.exporter),
             ),
             ("AZURE_STORAGE_CONNECTION_STRING".to_owned(), storage),
             ("BLOB_CONTAINER".to_owned(), self.container.name.clone()),

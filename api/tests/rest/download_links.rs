@@ -99,7 +99,7 @@ async fn no_link_is_stored() {
     Answer::to(api.get(&format!("/reports/{id}"))).await;
 
     let row: String = sqlx::query_scalar("SELECT to_jsonb(reports)::text FROM reports")
-        .fetch_one(&api.database().owner_pool)
+        .fetch_one(&api.database().admin_pool)
         .await
         .unwrap();
 

@@ -53,7 +53,7 @@ async fn every_answer_has_the_callers_request_id_or_a_new_one() {
 async fn what_the_database_says_stays_in_the_log() {
     let api = Api::start().await;
     sqlx::query("ALTER TABLE reports RENAME TO reports_elsewhere")
-        .execute(&api.database().owner_pool)
+        .execute(&api.database().admin_pool)
         .await
         .unwrap();
 

@@ -51,7 +51,7 @@ async fn an_accepted_report_is_one_row_and_one_message() {
     let answer = Answer::to(api.post().header("traceparent", traceparent)).await;
 
     let id = answer.report_id();
-    let report = store::reports::get(&api.database().pool, id)
+    let report = store::reports::get(&api.database().api_pool, id)
         .await
         .unwrap()
         .unwrap();
@@ -63,7 +63,7 @@ async fn an_accepted_report_is_one_row_and_one_message() {
     );
     assert!(report.created_at >= before - SignedDuration::from_millis(1));
     let messages: Vec<String> = sqlx::query_scalar("SELECT payload->>'reportId' FROM outbox_messages")
-        .fetch_all(&api.database().owner_pool)
+        .fetch_all(&api.database().admin_pool)
         .await
         .unwrap();
     assert_eq!((api.rows().await, messages), (1, vec![id.to_string()]));
@@ -75,7 +75,7 @@ async fn a_request_without_a_trace_begins_one() {
 
     let answer = Answer::to(api.post().header("traceparent", "nonsense")).await;
 
-    let report = store::reports::get(&api.database().pool, answer.report_id()).await;
+    let report = store::reports::get(&api.database().api_pool, answer.report_id()).await;
     let traceparent = report.unwrap().unwrap().traceparent.unwrap();
     assert!(
         traceparent.starts_with("00-") && traceparent.len() == 55,
@@ -196,7 +196,7 @@ async fn with_the_database_away_a_request_is_told_to_come_again() {
 #[tokio::test]
 async fn a_database_that_hangs_is_not_waited_for_forever() {
     let api = Api::start_with(&["--request-timeout-seconds=1"]).await;
-    let mut lock = api.database().owner_pool.begin().await.unwrap();
+    let mut lock = api.database().admin_pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE reports")
         .execute(&mut *lock)
         .await

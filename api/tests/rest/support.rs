@@ -44,7 +44,7 @@ impl Api {
     /// With options beside, or in place of, the usual ones.
     pub async fn start_with(options: &[&str]) -> Self {
         let database = store::testing::database().await;
-        let url = database.app_url.clone();
+        let url = database.api_url.clone();
         Self::start_at(&url, Some(database), options).await
     }
 

@@ -56,7 +56,7 @@ async fn bring_up_to_date(connection: &mut PgConnection) -> Result<Vec<String>, 
     if !unreadable.is_empty() {
         tracing::warn!(
             tables = unreadable.join(", "),
-            "role popularity_reports_catalogue cannot read these tables of the catalogue in this database yet; \
+            "role popularity_reports_exporter cannot read these tables of the catalogue in this database yet; \
              run the migrations again when they are there, or let their owner GRANT SELECT on them"
         );
     }

@@ -18,43 +18,77 @@ pub const CATALOGUE_SCHEMA: &str = include_str!("../../../dev/sample-data/schema
 
 const PASSWORD: &str = "test-only";
 
+/// The group roles, made before the migrations as an administrator would, so that the owner's login needs no
+/// right to make roles.
+const ROLES: [&str; 2] = [
+    include_str!("../../../migrations/20261124130000_create_roles.sql"),
+    include_str!("../../../migrations/20261124160000_create_program_roles.sql"),
+];
+
+/// The programs' logins, and that of the migrations (`owner`): `<database>_<this>` is a member of
+/// `popularity_reports_<this>` and of nothing else.
+const LOGINS: [&str; 4] = ["owner", "api", "operator", "exporter"];
+
 /// A database that is there for one test and dropped with this value.
 #[derive(Debug)]
 pub struct TestDatabase {
     /// Its name.
     pub name: String,
-    /// Its URL for a login in `popularity_reports_app`: what api, operator and exporter are given.
-    pub app_url: SecretString,
-    /// Its URL for a login in `popularity_reports_catalogue`: what the exporter reads albums with.
-    pub catalogue_url: SecretString,
-    /// Its URL for the superuser, who also stands for the owner of the catalogue.
+    /// Its URL for the server's superuser, who also stands for the owner of the catalogue.
+    pub admin_url: SecretString,
+    /// Its URL for the login that migrates.
     pub owner_url: SecretString,
-    /// Connections by `app_url`.
-    pub pool: PgPool,
-    /// Connections by `catalogue_url`.
-    pub catalogue_pool: PgPool,
+    /// Its URL for the API's login.
+    pub api_url: SecretString,
+    /// Its URL for the operator's login.
+    pub operator_url: SecretString,
+    /// Its URL for the exporter's login, for the reports and for the catalogue.
+    pub exporter_url: SecretString,
+    /// Connections by `admin_url`.
+    pub admin_pool: PgPool,
     /// Connections by `owner_url`.
     pub owner_pool: PgPool,
+    /// Connections by `api_url`.
+    pub api_pool: PgPool,
+    /// Connections by `operator_url`.
+    pub operator_pool: PgPool,
+    /// Connections by `exporter_url`.
+    pub exporter_pool: PgPool,
     server: PgConnectOptions,
 }
 
-/// A database with the catalogue's tables (empty) and ours.
+/// A database with the catalogue's tables (empty) and ours, made by a login that has only the owner's rights.
 ///
 /// The server is that of `ADMIN_DATABASE_URL`, a superuser's URL.
 ///
 /// # Panics
 /// When the variable is unset or the server does not do what it is asked; the message says what to do.
 pub async fn database() -> TestDatabase {
-    let database = empty_database().await;
-    database
-        .owner_pool
-        .execute(CATALOGUE_SCHEMA)
-        .await
-        .expect("create the catalogue's tables");
+    let database = catalogue_database().await;
     crate::migrations::run(&database.owner_pool)
         .await
         .expect("run the migrations");
+    database
+}
+
+/// A database with the catalogue's tables (empty) and all logins, to be migrated by the product itself.
+///
+/// # Panics
+/// As [`database`].
+pub async fn catalogue_database() -> TestDatabase {
+    let database = empty_database().await;
     database.create_logins().await;
+    for statements in [
+        CATALOGUE_SCHEMA,
+        "GRANT SELECT ON music_albums, genres, music_album_genres, artists, album_artists, ratings
+         TO popularity_reports_exporter",
+    ] {
+        database
+            .admin_pool
+            .execute(statements)
+            .await
+            .expect("create the catalogue's tables");
+    }
     database
 }
 
@@ -76,46 +110,51 @@ pub async fn empty_database() -> TestDatabase {
         .await
         .expect("close the connection to the server");
 
-    let owner = server.clone().database(&name);
-    let login = |role: &str| {
-        owner
+    let admin = server.clone().database(&name);
+    let [owner, api, operator, exporter] = LOGINS.map(|login| {
+        admin
             .clone()
-            .username(&format!("{name}_{role}"))
+            .username(&format!("{name}_{login}"))
             .password(PASSWORD)
-    };
-    let (app, catalogue) = (login("app"), login("catalogue"));
+    });
     let pool = |options: &PgConnectOptions| {
         PgPoolOptions::new()
             .max_connections(5)
             .connect_lazy_with(options.clone())
     };
     TestDatabase {
-        app_url: url(&app),
-        catalogue_url: url(&catalogue),
+        admin_url: url(&admin),
         owner_url: url(&owner),
-        pool: pool(&app),
-        catalogue_pool: pool(&catalogue),
+        api_url: url(&api),
+        operator_url: url(&operator),
+        exporter_url: url(&exporter),
+        admin_pool: pool(&admin),
         owner_pool: pool(&owner),
+        api_pool: pool(&api),
+        operator_pool: pool(&operator),
+        exporter_pool: pool(&exporter),
         name,
         server,
     }
 }
 
 impl TestDatabase {
-    /// Makes a login for each role, once the migrations have made the roles.
+    /// Makes the group roles where they are absent, and a login for each, as an administrator does.
     ///
     /// # Panics
     /// When the server refuses.
     pub async fn create_logins(&self) {
         let name = &self.name;
-        for role in ["app", "catalogue"] {
-            let statement = format!(
-                "CREATE ROLE {name}_{role} LOGIN PASSWORD '{PASSWORD}' IN ROLE popularity_reports_{role}"
-            );
-            self.owner_pool
-                .execute(AssertSqlSafe(statement))
+        let logins = LOGINS.map(|login| {
+            format!(
+                "CREATE ROLE {name}_{login} LOGIN PASSWORD '{PASSWORD}' IN ROLE popularity_reports_{login}"
+            )
+        });
+        for statements in ROLES.map(str::to_owned).into_iter().chain(logins) {
+            self.admin_pool
+                .execute(AssertSqlSafe(statements))
                 .await
-                .expect("create a login");
+                .expect("create roles and logins");
         }
     }
 }
@@ -131,11 +170,9 @@ impl Drop for TestDatabase {
                 .build()?;
             runtime.block_on(async {
                 let mut connection = server.connect().await?;
-                for statement in [
-                    format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"),
-                    format!("DROP ROLE IF EXISTS {name}_app"),
-                    format!("DROP ROLE IF EXISTS {name}_catalogue"),
-                ] {
+                let database = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+                let logins = LOGINS.map(|login| format!("DROP ROLE IF EXISTS {name}_{login}"));
+                for statement in std::iter::once(database).chain(logins) {
                     connection.execute(AssertSqlSafe(statement)).await?;
                 }
                 connection.close().await

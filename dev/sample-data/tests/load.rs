@@ -22,7 +22,7 @@ async fn count(pool: &PgPool, table: &'static str) -> i64 {
 #[tokio::test]
 async fn a_plan_is_loaded_whole() {
     let database = empty_database().await;
-    let pool = &database.owner_pool;
+    let pool = &database.admin_pool;
     let mut tables = Vec::new();
     let loaded = load(pool, &PLAN, false, |step| {
         if step.done {
@@ -43,7 +43,7 @@ async fn a_plan_is_loaded_whole() {
 #[tokio::test]
 async fn every_title_arrives_as_it_was_made() {
     let database = empty_database().await;
-    let pool = &database.owner_pool;
+    let pool = &database.admin_pool;
     load(pool, &PLAN, false, |_| ()).await.unwrap();
     for album in Catalogue::generate(&PLAN).unwrap().albums {
         let title: String = sqlx::query_scalar("SELECT title FROM music_albums WHERE id = $1")
@@ -58,7 +58,7 @@ async fn every_title_arrives_as_it_was_made() {
 #[tokio::test]
 async fn a_table_with_rows_is_left_alone_unless_replacing_is_asked_for() {
     let database = empty_database().await;
-    let pool = &database.owner_pool;
+    let pool = &database.admin_pool;
     create_schema(pool).await.unwrap();
     sqlx::query("INSERT INTO genres (name) VALUES ('Mine')")
         .execute(pool)

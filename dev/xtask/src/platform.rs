@@ -134,8 +134,8 @@ impl<'p> Platform<'p> {
         step("start the Service Bus emulator", || servicebus::up(&self.base))?;
         self.load_sample(sample)?;
         step("bring the reports' tables up to date", || {
-            services::migrate(&self.base)?;
-            postgres::grant(&self.base)
+            postgres::grant(&self.base)?;
+            services::migrate(&self.base)
         })?;
         step("install the PopularityReport resource", || self.install_crd())?;
         let kubeconfig = self.cluster.kubeconfig()?;
@@ -315,7 +315,7 @@ impl<'p> Platform<'p> {
         let mut env = vec![
             ("KUBECONFIG", self.cluster.kubeconfig()?.display().to_string()),
             ("REPORTS_DATABASE_URL", url(Login::Api)),
-            ("CATALOG_DATABASE_URL", url(Login::Catalogue)),
+            ("CATALOG_DATABASE_URL", url(Login::Exporter)),
             ("ADMIN_DATABASE_URL", admin),
             (
                 "AZURE_STORAGE_CONNECTION_STRING",

@@ -189,7 +189,7 @@ async fn a_strangers_blob_is_left_alone_and_the_attempt_fails_for_good() {
 
 /// Keeps the exporter from reading ratings until it is dropped or committed.
 pub async fn ratings_locked(world: &World) -> sqlx::Transaction<'static, sqlx::Postgres> {
-    let mut transaction = world.database.owner_pool.begin().await.unwrap();
+    let mut transaction = world.database.admin_pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE ratings IN ACCESS EXCLUSIVE MODE")
         .execute(&mut *transaction)
         .await
@@ -203,7 +203,7 @@ pub async fn waits_for_ratings(world: &World) {
                    (SELECT oid FROM pg_database WHERE datname = current_database()))";
     tokio::time::timeout(std::time::Duration::from_secs(30), async {
         while !sqlx::query_scalar::<_, bool>(waiting)
-            .fetch_one(&world.database.owner_pool)
+            .fetch_one(&world.database.admin_pool)
             .await
             .unwrap()
         {
@@ -222,7 +222,7 @@ async fn a_report_that_fails_while_it_is_exported_keeps_no_file() {
     let cancelled = async {
         waits_for_ratings(&world).await;
         let failure = Failure::new(FailureReason::Cancelled, "");
-        store::reports::fail(&world.database.pool, id, &failure, Timestamp::now())
+        store::reports::fail(&world.database.operator_pool, id, &failure, Timestamp::now())
             .await
             .unwrap();
         lock.commit().await.unwrap();
@@ -316,7 +316,7 @@ async fn no_parameter_is_ever_part_of_a_statement() {
     let counted: i64 = sqlx::query_scalar(AssertSqlSafe(format!(
         "SELECT count(*) FROM ratings WHERE '{name}' <> ''"
     )))
-    .fetch_one(&world.database.owner_pool)
+    .fetch_one(&world.database.admin_pool)
     .await
     .unwrap();
     assert!(counted > 0);

@@ -40,7 +40,7 @@ async fn a_missing_table_is_the_catalogues_refusal() {
 async fn a_missing_permission_is_the_catalogues_refusal() {
     let world = World::with_catalogue().await;
     world
-        .sql("REVOKE SELECT ON album_artists FROM popularity_reports_catalogue")
+        .sql("REVOKE SELECT ON album_artists FROM popularity_reports_exporter")
         .await;
     let id = world.a_report(json!({})).await;
     let error = world.export(id).await.unwrap_err();
@@ -202,9 +202,14 @@ async fn a_cancelled_report_is_not_begun() {
     let world = World::with_catalogue().await;
     let id = world.a_report(json!({})).await;
     let failure = domain::Failure::new(FailureReason::Cancelled, "");
-    store::reports::fail(&world.database.pool, id, &failure, jiff::Timestamp::now())
-        .await
-        .unwrap();
+    store::reports::fail(
+        &world.database.operator_pool,
+        id,
+        &failure,
+        jiff::Timestamp::now(),
+    )
+    .await
+    .unwrap();
     let outcome = world.export(id).await.unwrap();
     assert_eq!(outcome, exporter::Outcome::Superseded(State::Failed));
     assert_eq!(world.blobs().await, []);

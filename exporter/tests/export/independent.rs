@@ -103,13 +103,13 @@ async fn the_file_is_what_postgresql_says_by_other_means(#[case] parameters: Val
         ratings: 6_000,
         seed: 7,
     };
-    sample_data::load(&world.database.owner_pool, &plan, false, |_| {})
+    sample_data::load(&world.database.admin_pool, &plan, false, |_| {})
         .await
         .unwrap();
 
     let file = world.exported(parameters).await;
 
-    let mut connection = world.database.owner_pool.acquire().await.unwrap();
+    let mut connection = world.database.admin_pool.acquire().await.unwrap();
     let pieces = connection.copy_out_raw(&copy).await.unwrap();
     let expected = pieces.try_collect::<Vec<_>>().await.unwrap().concat();
     let (file, expected) = (
@@ -133,13 +133,13 @@ async fn the_mean_to_one_digit_is_what_the_music_albums_service_shows() {
         ratings: 3_000,
         seed: 11,
     };
-    sample_data::load(&world.database.owner_pool, &plan, false, |_| {})
+    sample_data::load(&world.database.admin_pool, &plan, false, |_| {})
         .await
         .unwrap();
     let shown: Vec<(String, String)> = sqlx::query_as(
         "SELECT music_album_id::text, round(avg(rating), 1)::text FROM ratings GROUP BY 1 ORDER BY 1",
     )
-    .fetch_all(&world.database.owner_pool)
+    .fetch_all(&world.database.admin_pool)
     .await
     .unwrap();
 

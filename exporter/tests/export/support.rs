@@ -45,7 +45,7 @@ impl World {
     /// Runs statements as the owner of the catalogue.
     pub async fn sql(&self, statements: &str) {
         sqlx::raw_sql(AssertSqlSafe(statements))
-            .execute(&self.database.owner_pool)
+            .execute(&self.database.admin_pool)
             .await
             .unwrap();
     }
@@ -67,7 +67,9 @@ impl World {
             now,
             expires_at: now + SignedDuration::from_hours(1),
         };
-        let requested = store::reports::request(&self.database.pool, &new).await.unwrap();
+        let requested = store::reports::request(&self.database.api_pool, &new)
+            .await
+            .unwrap();
         assert!(matches!(requested, Requested::Created(_)));
         id
     }
@@ -78,11 +80,11 @@ impl World {
             ("REPORT_ID", id.to_string()),
             (
                 "REPORTS_DATABASE_URL",
-                self.database.app_url.expose_secret().to_owned(),
+                self.database.exporter_url.expose_secret().to_owned(),
             ),
             (
                 "CATALOG_DATABASE_URL",
-                self.database.catalogue_url.expose_secret().to_owned(),
+                self.database.exporter_url.expose_secret().to_owned(),
             ),
             ("AZURE_STORAGE_CONNECTION_STRING", self.connection_string.clone()),
             ("BLOB_CONTAINER", self.store.container().to_owned()),
@@ -110,7 +112,7 @@ impl World {
     }
 
     pub async fn report(&self, id: ReportId) -> Report {
-        store::reports::get(&self.database.pool, id)
+        store::reports::get(&self.database.exporter_pool, id)
             .await
             .unwrap()
             .expect("the report is there")

@@ -42,13 +42,13 @@ impl Here {
     /// With the row of [`object`], as an object that came first gets it.
     async fn with_row() -> Self {
         let here = Self::new().await;
-        adopt(&here.database.pool).await;
+        adopt(&here.database.operator_pool).await;
         here
     }
 
     async fn dispatched() -> Self {
         let here = Self::with_row().await;
-        reports::dispatch(&here.database.pool, report_id(), noon_and(2))
+        reports::dispatch(&here.database.operator_pool, report_id(), noon_and(2))
             .await
             .unwrap();
         here
@@ -56,7 +56,7 @@ impl Here {
 
     async fn processing() -> Self {
         let here = Self::dispatched().await;
-        reports::begin(&here.database.pool, report_id(), noon_and(4))
+        reports::begin(&here.database.exporter_pool, report_id(), noon_and(4))
             .await
             .unwrap();
         here
@@ -64,27 +64,32 @@ impl Here {
 
     async fn completed() -> Self {
         let here = Self::processing().await;
-        reports::complete(&here.database.pool, report_id(), &artifact(), noon_and(9))
-            .await
-            .unwrap();
+        reports::complete(
+            &here.database.exporter_pool,
+            report_id(),
+            &artifact(),
+            noon_and(9),
+        )
+        .await
+        .unwrap();
         here
     }
 
     async fn failed(reason: FailureReason) -> Self {
         let here = Self::processing().await;
         let failure = Failure::new(reason, "");
-        reports::fail(&here.database.pool, report_id(), &failure, noon_and(9))
+        reports::fail(&here.database.operator_pool, report_id(), &failure, noon_and(9))
             .await
             .unwrap();
         here
     }
 
     fn context(&self, client: Client) -> Context {
-        context(client, self.database.pool.clone(), self.blobs.clone())
+        context(client, self.database.operator_pool.clone(), self.blobs.clone())
     }
 
     async fn row(&self) -> Report {
-        reports::get(&self.database.pool, report_id())
+        reports::get(&self.database.operator_pool, report_id())
             .await
             .unwrap()
             .unwrap()

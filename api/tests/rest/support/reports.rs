@@ -47,7 +47,7 @@ impl Api {
             now,
             expires_at,
         };
-        store::reports::request(&self.database().pool, &new)
+        store::reports::request(&self.database().api_pool, &new)
             .await
             .unwrap();
         id
@@ -56,7 +56,7 @@ impl Api {
     /// How many reports there are.
     pub async fn rows(&self) -> i64 {
         sqlx::query_scalar("SELECT count(*) FROM reports")
-            .fetch_one(&self.database().owner_pool)
+            .fetch_one(&self.database().admin_pool)
             .await
             .unwrap()
     }
@@ -78,7 +78,7 @@ impl Api {
             now,
             expires_at: now + SignedDuration::from_hours(1),
         };
-        store::reports::adopt(&self.database().pool, &adoption)
+        store::reports::adopt(&self.database().operator_pool, &adoption)
             .await
             .unwrap();
         id
@@ -86,7 +86,7 @@ impl Api {
 
     pub async fn begin(&self, id: ReportId) {
         applied(
-            store::reports::begin(&self.database().pool, id, Timestamp::now())
+            store::reports::begin(&self.database().exporter_pool, id, Timestamp::now())
                 .await
                 .unwrap(),
         );
@@ -99,7 +99,7 @@ impl Api {
     pub async fn complete_with(&self, id: ReportId, artifact: Artifact) {
         self.begin(id).await;
         applied(
-            store::reports::complete(&self.database().pool, id, &artifact, Timestamp::now())
+            store::reports::complete(&self.database().exporter_pool, id, &artifact, Timestamp::now())
                 .await
                 .unwrap(),
         );
@@ -108,14 +108,15 @@ impl Api {
     /// The custom resource of a report is deleted.
     pub async fn delete_custom_resource(&self, id: ReportId) {
         let recorded =
-            store::reports::record_cr_deleted(&self.database().pool, id, "a-uid", Timestamp::now()).await;
+            store::reports::record_cr_deleted(&self.database().operator_pool, id, "a-uid", Timestamp::now())
+                .await;
         assert!(recorded.unwrap());
     }
 
     pub async fn fail(&self, id: ReportId, reason: FailureReason) {
         let failure = Failure::new(reason, "");
         applied(
-            store::reports::fail(&self.database().pool, id, &failure, Timestamp::now())
+            store::reports::fail(&self.database().operator_pool, id, &failure, Timestamp::now())
                 .await
                 .unwrap(),
         );

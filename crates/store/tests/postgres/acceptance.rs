@@ -12,9 +12,9 @@ async fn a_request_stores_the_report_and_its_message_together() {
     let database = testing::database().await;
     let new = a_report();
 
-    let report = requested(&database.pool, &new).await;
+    let report = requested(&database, &new).await;
 
-    assert_eq!(report, get(&database.pool, new.id).await);
+    assert_eq!(report, get(&database, new.id).await);
     assert_eq!(report.progress, Progress::accepted());
     assert_eq!(report.requested_by, Some(new.requested_by));
     assert_eq!(report.parameters, new.parameters);
@@ -22,7 +22,7 @@ async fn a_request_stores_the_report_and_its_message_together() {
     assert_eq!(report.custom_resource, None);
     assert_eq!(report.created_at, at(0));
     let message = sqlx::query("SELECT * FROM outbox_messages")
-        .fetch_one(&database.pool)
+        .fetch_one(&database.admin_pool)
         .await
         .unwrap();
     assert_eq!(message.get::<Uuid, _>("id"), new.outbox_id.as_uuid());
@@ -38,7 +38,7 @@ async fn a_request_stores_the_report_and_its_message_together() {
 #[tokio::test]
 async fn fifty_requests_at_once_with_one_key_make_one_report() {
     let database = testing::database().await;
-    let pool = testing::pool(&database.app_url, 25);
+    let pool = testing::pool(&database.api_url, 25);
     let requested_by = Uuid::new_v4();
 
     let requests = (0..50).map(|_| {
@@ -63,8 +63,14 @@ async fn fifty_requests_at_once_with_one_key_make_one_report() {
     }
     ids.dedup();
     assert_eq!((created, ids.len()), (1, 1));
-    assert_eq!(count(&pool, "SELECT count(*) FROM reports").await, 1);
-    assert_eq!(count(&pool, "SELECT count(*) FROM outbox_messages").await, 1);
+    assert_eq!(
+        count(&database.admin_pool, "SELECT count(*) FROM reports").await,
+        1
+    );
+    assert_eq!(
+        count(&database.admin_pool, "SELECT count(*) FROM outbox_messages").await,
+        1
+    );
 }
 
 #[tokio::test]
@@ -72,15 +78,17 @@ async fn a_retry_is_answered_with_the_report_as_it_is_now() {
     let database = testing::database().await;
     let mut new = a_report();
     new.idempotency = with_key("again", 1);
-    let first = requested(&database.pool, &new).await;
-    reports::dispatch(&database.pool, first.id, at(5)).await.unwrap();
+    let first = requested(&database, &new).await;
+    reports::dispatch(&database.operator_pool, first.id, at(5))
+        .await
+        .unwrap();
 
     new.id = domain::ReportId::new(Uuid::now_v7());
-    let Requested::Existing(again) = reports::request(&database.pool, &new).await.unwrap() else {
+    let Requested::Existing(again) = reports::request(&database.api_pool, &new).await.unwrap() else {
         panic!("a second report was made");
     };
 
-    assert_eq!(*again, get(&database.pool, first.id).await);
+    assert_eq!(*again, get(&database, first.id).await);
 }
 
 #[tokio::test]
@@ -88,17 +96,20 @@ async fn another_request_with_the_same_key_is_refused_and_stores_nothing() {
     let database = testing::database().await;
     let mut new = a_report();
     new.idempotency = with_key("mine", 1);
-    requested(&database.pool, &new).await;
+    requested(&database, &new).await;
 
     let mut other = a_report();
     other.requested_by = new.requested_by;
     other.idempotency = with_key("mine", 2);
-    let outcome = reports::request(&database.pool, &other).await;
+    let outcome = reports::request(&database.api_pool, &other).await;
 
     assert!(matches!(outcome, Err(reports::Error::IdempotencyKeyReused)));
-    assert_eq!(count(&database.pool, "SELECT count(*) FROM reports").await, 1);
     assert_eq!(
-        count(&database.pool, "SELECT count(*) FROM outbox_messages").await,
+        count(&database.admin_pool, "SELECT count(*) FROM reports").await,
+        1
+    );
+    assert_eq!(
+        count(&database.admin_pool, "SELECT count(*) FROM outbox_messages").await,
         1
     );
 }
@@ -122,11 +133,11 @@ async fn requests_are_kept_apart_by_user_and_key(
     one.idempotency = first.and_then(|(key, sum)| with_key(key, sum));
     two.idempotency = second.and_then(|(key, sum)| with_key(key, sum));
 
-    requested(&database.pool, &one).await;
-    requested(&database.pool, &two).await;
+    requested(&database, &one).await;
+    requested(&database, &two).await;
 
     assert_eq!(
-        count(&database.pool, "SELECT count(*) FROM outbox_messages").await,
+        count(&database.admin_pool, "SELECT count(*) FROM outbox_messages").await,
         2
     );
 }
@@ -134,19 +145,19 @@ async fn requests_are_kept_apart_by_user_and_key(
 #[tokio::test]
 async fn a_request_whose_message_cannot_be_stored_leaves_no_report() {
     let database = testing::database().await;
-    let first = requested(&database.pool, &a_report()).await;
+    let first = requested(&database, &a_report()).await;
     let taken = sqlx::query_scalar::<_, Uuid>("SELECT id FROM outbox_messages WHERE aggregateid = $1")
         .bind(first.id.as_uuid())
-        .fetch_one(&database.pool)
+        .fetch_one(&database.admin_pool)
         .await
         .unwrap();
 
     let mut new = a_report();
     new.outbox_id = domain::OutboxId::new(taken);
-    let outcome = reports::request(&database.pool, &new).await;
+    let outcome = reports::request(&database.api_pool, &new).await;
 
     assert!(matches!(outcome, Err(reports::Error::Request(_))));
-    assert_eq!(reports::get(&database.pool, new.id).await.unwrap(), None);
+    assert_eq!(reports::get(&database.api_pool, new.id).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -155,7 +166,7 @@ async fn ten_adoptions_at_once_of_one_custom_resource_make_one_report() {
     let first = an_adoption();
 
     let adoptions = (0..10).map(|_| {
-        let pool = database.pool.clone();
+        let pool = database.operator_pool.clone();
         let mut new = first.clone();
         new.outbox_id = an_adoption().outbox_id;
         tokio::spawn(async move { reports::adopt(&pool, &new).await.unwrap() })
@@ -169,9 +180,12 @@ async fn ten_adoptions_at_once_of_one_custom_resource_make_one_report() {
         assert_eq!(report.parameters, Parameters::default());
         assert_eq!(report.custom_resource, Some(first.custom_resource.clone()));
     }
-    assert_eq!(count(&database.pool, "SELECT count(*) FROM reports").await, 1);
     assert_eq!(
-        count(&database.pool, "SELECT count(*) FROM outbox_messages").await,
+        count(&database.admin_pool, "SELECT count(*) FROM reports").await,
+        1
+    );
+    assert_eq!(
+        count(&database.admin_pool, "SELECT count(*) FROM outbox_messages").await,
         1
     );
 }
@@ -179,7 +193,7 @@ async fn ten_adoptions_at_once_of_one_custom_resource_make_one_report() {
 #[tokio::test]
 async fn a_user_gets_no_more_unfinished_reports_than_the_limit_however_many_ask_at_once() {
     let database = testing::database().await;
-    let pool = testing::pool(&database.app_url, 20);
+    let pool = testing::pool(&database.api_url, 20);
     let requested_by = Uuid::new_v4();
 
     let requests = (0..20).map(|_| {
@@ -200,6 +214,12 @@ async fn a_user_gets_no_more_unfinished_reports_than_the_limit_however_many_ask_
         }
     }
     assert_eq!((accepted, refused), (5, 15));
-    assert_eq!(count(&pool, "SELECT count(*) FROM reports").await, 5);
-    assert_eq!(count(&pool, "SELECT count(*) FROM outbox_messages").await, 5);
+    assert_eq!(
+        count(&database.admin_pool, "SELECT count(*) FROM reports").await,
+        5
+    );
+    assert_eq!(
+        count(&database.admin_pool, "SELECT count(*) FROM outbox_messages").await,
+        5
+    );
 }

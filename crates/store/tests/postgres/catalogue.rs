@@ -14,7 +14,7 @@ fn parameters(value: serde_json::Value) -> Parameters {
 }
 
 async fn read(database: &TestDatabase, value: serde_json::Value) -> Vec<AlbumPopularity> {
-    let mut snapshot = Snapshot::open(&database.catalogue_pool).await.unwrap();
+    let mut snapshot = Snapshot::open(&database.exporter_pool).await.unwrap();
     snapshot.albums(&parameters(value)).try_collect().await.unwrap()
 }
 
@@ -71,7 +71,7 @@ async fn four_albums() -> TestDatabase {
             (gen_random_uuid(), '00000000-0000-0000-0000-000000000002', 3, NULL, NULL),
             (gen_random_uuid(), '00000000-0000-0000-0000-000000000003', 2, '2025-12-31T23:59:59.999999Z', NULL),
             (gen_random_uuid(), '00000000-0000-0000-0000-000000000003', 4, '2026-01-31T23:59:59.999999Z', NULL);";
-    database.owner_pool.execute(fixture).await.unwrap();
+    database.admin_pool.execute(fixture).await.unwrap();
     database
 }
 
@@ -219,7 +219,7 @@ async fn the_parameters_choose_and_weigh_the_rows() {
 async fn equal_scores_and_counts_are_ordered_by_the_bytes_of_the_slug() {
     let database = testing::database().await;
     database
-        .owner_pool
+        .admin_pool
         .execute(
             "INSERT INTO music_albums (id, slug, title, year_of_release)
              SELECT gen_random_uuid(), slug, slug, 2000
@@ -240,7 +240,7 @@ async fn a_half_of_a_ten_thousandth_is_rounded_up() {
     let database = testing::database().await;
     // 97 / 32 = 3.03125
     database
-        .owner_pool
+        .admin_pool
         .execute(
             "INSERT INTO music_albums (id, slug, title, year_of_release) VALUES (gen_random_uuid(), 'half', 'Half', 2000);
              INSERT INTO ratings (user_id, music_album_id, rating)
@@ -294,7 +294,7 @@ fn by_hand(
 async fn two_thousand_albums_agree_with_the_definition_digit_for_digit() {
     let database = testing::database().await;
     database
-        .owner_pool
+        .admin_pool
         .execute(
             "SELECT setseed(0.42);
              INSERT INTO music_albums (id, slug, title, year_of_release)
@@ -306,7 +306,7 @@ async fn two_thousand_albums_agree_with_the_definition_digit_for_digit() {
         )
         .await
         .unwrap();
-    let pool: &PgPool = &database.owner_pool;
+    let pool: &PgPool = &database.admin_pool;
     let albums: Vec<(Uuid, String)> = sqlx::query_as("SELECT id, slug FROM music_albums")
         .fetch_all(pool)
         .await
@@ -338,9 +338,9 @@ async fn two_thousand_albums_agree_with_the_definition_digit_for_digit() {
 #[tokio::test]
 async fn a_snapshot_sees_nothing_that_came_after_it() {
     let database = four_albums().await;
-    let mut snapshot = Snapshot::open(&database.catalogue_pool).await.unwrap();
+    let mut snapshot = Snapshot::open(&database.exporter_pool).await.unwrap();
 
-    database.owner_pool.execute("DELETE FROM ratings").await.unwrap();
+    database.admin_pool.execute("DELETE FROM ratings").await.unwrap();
     let rows: Vec<_> = snapshot
         .albums(&parameters(json!({})))
         .try_collect()
@@ -349,7 +349,7 @@ async fn a_snapshot_sees_nothing_that_came_after_it() {
 
     assert_eq!(rows.len(), 3);
     assert!(snapshot.data_as_of() <= jiff::Timestamp::now());
-    let later = Snapshot::open(&database.catalogue_pool).await.unwrap();
+    let later = Snapshot::open(&database.exporter_pool).await.unwrap();
     assert!(later.data_as_of() > snapshot.data_as_of());
 }
 
@@ -357,7 +357,7 @@ async fn a_snapshot_sees_nothing_that_came_after_it() {
 #[case::missing_table("DROP TABLE album_artists CASCADE", ErrorKind::Rejected)]
 #[case::missing_column("ALTER TABLE music_albums DROP COLUMN year_of_release", ErrorKind::Rejected)]
 #[case::no_permission(
-    "REVOKE SELECT ON ratings FROM popularity_reports_catalogue",
+    "REVOKE SELECT ON ratings FROM popularity_reports_exporter",
     ErrorKind::Rejected
 )]
 #[case::year_zero("UPDATE ratings SET created_at = '-infinity'", ErrorKind::InvalidData)]
@@ -367,8 +367,8 @@ async fn what_only_a_person_can_mend_is_told_from_what_time_mends(
     #[case] kind: ErrorKind,
 ) {
     let database = four_albums().await;
-    database.owner_pool.execute(damage).await.unwrap();
-    let mut snapshot = Snapshot::open(&database.catalogue_pool).await.unwrap();
+    database.admin_pool.execute(damage).await.unwrap();
+    let mut snapshot = Snapshot::open(&database.exporter_pool).await.unwrap();
 
     let outcome = snapshot
         .albums(&parameters(json!({})))
@@ -384,16 +384,16 @@ async fn a_catalogue_that_is_away_is_temporary_and_a_refused_login_is_not() {
     let database = testing::database().await;
     let nobody_there = testing::pool(&"postgres://nobody@127.0.0.1:1/nothing".to_owned().into(), 1);
     database
-        .owner_pool
+        .admin_pool
         .execute(AssertSqlSafe(format!(
-            "ALTER ROLE {}_catalogue NOLOGIN",
+            "ALTER ROLE {}_exporter NOLOGIN",
             database.name
         )))
         .await
         .unwrap();
 
     let away = Snapshot::open(&nobody_there).await.unwrap_err();
-    let refused = Snapshot::open(&database.catalogue_pool).await.unwrap_err();
+    let refused = Snapshot::open(&database.exporter_pool).await.unwrap_err();
 
     assert_eq!(away.kind(), ErrorKind::Unavailable, "{away:?}");
     assert_eq!(refused.kind(), ErrorKind::Rejected, "{refused:?}");
@@ -402,9 +402,9 @@ async fn a_catalogue_that_is_away_is_temporary_and_a_refused_login_is_not() {
 #[tokio::test]
 async fn an_album_whose_statement_is_cut_short_is_temporary() {
     let database = four_albums().await;
-    let mut snapshot = Snapshot::open(&database.catalogue_pool).await.unwrap();
+    let mut snapshot = Snapshot::open(&database.exporter_pool).await.unwrap();
     database
-        .owner_pool
+        .admin_pool
         .execute("SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity WHERE state = 'idle in transaction' AND datname = current_database()")
         .await
         .unwrap();

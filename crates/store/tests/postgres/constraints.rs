@@ -127,13 +127,13 @@ const CONTRADICTIONS: [(Stage, &str, &str); 24] = [
 async fn a_row_that_contradicts_itself_is_refused() {
     let database = testing::database().await;
     for (stage, change, constraint) in CONTRADICTIONS {
-        let id = at_stage(&database.pool, stage).await;
+        let id = at_stage(&database, stage).await;
 
         let outcome = sqlx::query(AssertSqlSafe(format!(
             "UPDATE reports SET {change} WHERE id = $1"
         )))
         .bind(id.as_uuid())
-        .execute(&database.owner_pool)
+        .execute(&database.admin_pool)
         .await;
 
         let error = outcome
@@ -159,7 +159,7 @@ async fn every_table_and_column_of_ours_is_described() {
          WHERE oid IN ('reports'::regclass, 'outbox_messages'::regclass)
            AND obj_description(oid, 'pg_class') IS NULL",
     )
-    .fetch_all(&database.owner_pool)
+    .fetch_all(&database.admin_pool)
     .await
     .unwrap();
 

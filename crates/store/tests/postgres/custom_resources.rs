@@ -15,17 +15,17 @@ fn object(uid: &str) -> CustomResourceRef {
 #[tokio::test]
 async fn an_object_is_recorded_once_and_then_nothing_is_written() {
     let database = testing::database().await;
-    let id = requested(&database.pool, &a_report()).await.id;
+    let id = requested(&database, &a_report()).await.id;
 
-    let first = reports::record_cr(&database.pool, id, &object("u1"), at(1))
+    let first = reports::record_cr(&database.operator_pool, id, &object("u1"), at(1))
         .await
         .unwrap();
-    let again = reports::record_cr(&database.pool, id, &object("u1"), at(2))
+    let again = reports::record_cr(&database.operator_pool, id, &object("u1"), at(2))
         .await
         .unwrap();
 
     assert_eq!((first, again), (true, false));
-    let report = get(&database.pool, id).await;
+    let report = get(&database, id).await;
     assert_eq!(report.custom_resource, Some(object("u1")));
     assert_eq!(report.updated_at, at(1));
 }
@@ -33,15 +33,15 @@ async fn an_object_is_recorded_once_and_then_nothing_is_written() {
 #[tokio::test]
 async fn a_new_object_of_the_same_name_takes_the_place_of_the_old_one() {
     let database = testing::database().await;
-    let id = requested(&database.pool, &a_report()).await.id;
-    reports::record_cr(&database.pool, id, &object("u1"), at(1))
+    let id = requested(&database, &a_report()).await.id;
+    reports::record_cr(&database.operator_pool, id, &object("u1"), at(1))
         .await
         .unwrap();
 
-    reports::record_cr(&database.pool, id, &object("u2"), at(2))
+    reports::record_cr(&database.operator_pool, id, &object("u2"), at(2))
         .await
         .unwrap();
-    let old_is_deleted = reports::record_cr_deleted(&database.pool, id, "u1", at(3))
+    let old_is_deleted = reports::record_cr_deleted(&database.operator_pool, id, "u1", at(3))
         .await
         .unwrap();
 
@@ -49,7 +49,7 @@ async fn a_new_object_of_the_same_name_takes_the_place_of_the_old_one() {
         !old_is_deleted,
         "the deletion of the old object says nothing about the new one"
     );
-    let report = get(&database.pool, id).await;
+    let report = get(&database, id).await;
     assert_eq!(report.custom_resource, Some(object("u2")));
     assert_eq!(report.custom_resource_deleted_at, None);
 }
@@ -57,23 +57,23 @@ async fn a_new_object_of_the_same_name_takes_the_place_of_the_old_one() {
 #[tokio::test]
 async fn a_deletion_is_recorded_once_and_is_final() {
     let database = testing::database().await;
-    let id = requested(&database.pool, &a_report()).await.id;
-    reports::record_cr(&database.pool, id, &object("u1"), at(1))
+    let id = requested(&database, &a_report()).await.id;
+    reports::record_cr(&database.operator_pool, id, &object("u1"), at(1))
         .await
         .unwrap();
 
-    let first = reports::record_cr_deleted(&database.pool, id, "u1", at(2))
+    let first = reports::record_cr_deleted(&database.operator_pool, id, "u1", at(2))
         .await
         .unwrap();
-    let again = reports::record_cr_deleted(&database.pool, id, "u1", at(3))
+    let again = reports::record_cr_deleted(&database.operator_pool, id, "u1", at(3))
         .await
         .unwrap();
-    let revived = reports::record_cr(&database.pool, id, &object("u2"), at(4))
+    let revived = reports::record_cr(&database.operator_pool, id, &object("u2"), at(4))
         .await
         .unwrap();
 
     assert_eq!((first, again, revived), (true, false, false));
-    let report = get(&database.pool, id).await;
+    let report = get(&database, id).await;
     assert_eq!(report.custom_resource_deleted_at, Some(at(2)));
     assert_eq!(report.custom_resource, Some(object("u1")));
 }
@@ -81,17 +81,17 @@ async fn a_deletion_is_recorded_once_and_is_final() {
 #[tokio::test]
 async fn the_sweep_looks_at_reports_without_an_object_and_at_unfinished_ones() {
     let database = testing::database().await;
-    let pool = &database.pool;
+    let pool = &database.operator_pool;
     let recorded = async |stage| {
-        let id = at_stage(pool, stage).await;
+        let id = at_stage(&database, stage).await;
         reports::record_cr(pool, id, &object(&id.to_string()), at(200))
             .await
             .unwrap();
         id
     };
     let mut expected = vec![
-        at_stage(pool, Stage::Accepted).await,
-        at_stage(pool, Stage::Completed).await,
+        at_stage(&database, Stage::Accepted).await,
+        at_stage(&database, Stage::Completed).await,
         recorded(Stage::Dispatched).await,
         recorded(Stage::Processing).await,
     ];
@@ -104,7 +104,7 @@ async fn the_sweep_looks_at_reports_without_an_object_and_at_unfinished_ones() {
         .unwrap();
     let mut expired = a_report();
     expired.expires_at = at(1000);
-    requested(pool, &expired).await;
+    requested(&database, &expired).await;
 
     let mut walked: Vec<ReportId> = Vec::new();
     loop {
@@ -125,9 +125,11 @@ async fn the_sweep_looks_at_reports_without_an_object_and_at_unfinished_ones() {
 async fn the_sweep_knows_where_a_missing_object_belongs() {
     let database = testing::database().await;
     let new = a_report();
-    requested(&database.pool, &new).await;
+    requested(&database, &new).await;
 
-    let page = reports::to_sweep(&database.pool, None, 10, at(1)).await.unwrap();
+    let page = reports::to_sweep(&database.operator_pool, None, 10, at(1))
+        .await
+        .unwrap();
 
     let [unsettled] = page.as_slice() else {
         panic!("{page:?}");

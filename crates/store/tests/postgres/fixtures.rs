@@ -7,6 +7,7 @@ use domain::{
 use jiff::Timestamp;
 use sqlx::{PgPool, Row as _};
 use store::reports::{Adoption, Idempotency, NewReport, Requested, Transition};
+use store::testing::TestDatabase;
 use uuid::Uuid;
 
 /// So many seconds into the tests' day.
@@ -77,8 +78,9 @@ pub fn a_failure() -> Failure {
     Failure::new(FailureReason::StorageRejected, "403 AuthorizationFailure")
 }
 
-pub async fn requested(pool: &PgPool, new: &NewReport) -> Report {
-    match store::reports::request(pool, new).await.unwrap() {
+/// Asked for over REST, by the API's role.
+pub async fn requested(database: &TestDatabase, new: &NewReport) -> Report {
+    match store::reports::request(&database.api_pool, new).await.unwrap() {
         Requested::Created(report) => *report,
         Requested::Existing(report) => panic!("{} is there already", report.id),
     }
@@ -108,13 +110,25 @@ impl Stage {
     ];
 }
 
-pub async fn at_stage(pool: &PgPool, stage: Stage) -> ReportId {
-    let id = requested(pool, &a_report()).await.id;
-    let dispatch = async || applied(store::reports::dispatch(pool, id, at(30)).await.unwrap());
-    let begin = async |seconds| applied(store::reports::begin(pool, id, at(seconds)).await.unwrap());
+/// Brings a report there, each step by the role whose it is.
+pub async fn at_stage(database: &TestDatabase, stage: Stage) -> ReportId {
+    let TestDatabase {
+        operator_pool,
+        exporter_pool,
+        ..
+    } = database;
+    let id = requested(database, &a_report()).await.id;
+    let dispatch = async || applied(store::reports::dispatch(operator_pool, id, at(30)).await.unwrap());
+    let begin = async |seconds| {
+        applied(
+            store::reports::begin(exporter_pool, id, at(seconds))
+                .await
+                .unwrap(),
+        )
+    };
     let fail = async || {
         applied(
-            store::reports::fail(pool, id, &a_failure(), at(120))
+            store::reports::fail(operator_pool, id, &a_failure(), at(120))
                 .await
                 .unwrap(),
         )
@@ -137,7 +151,7 @@ pub async fn at_stage(pool: &PgPool, stage: Stage) -> ReportId {
             dispatch().await;
             begin(60).await;
             applied(
-                store::reports::complete(pool, id, &an_artifact(id), at(120))
+                store::reports::complete(exporter_pool, id, &an_artifact(id), at(120))
                     .await
                     .unwrap(),
             );
@@ -159,8 +173,8 @@ pub fn applied<T: std::fmt::Debug>(transition: Transition<T>) -> T {
     }
 }
 
-pub async fn get(pool: &PgPool, id: ReportId) -> Report {
-    store::reports::get(pool, id)
+pub async fn get(database: &TestDatabase, id: ReportId) -> Report {
+    store::reports::get(&database.api_pool, id)
         .await
         .unwrap()
         .expect("the report is there")

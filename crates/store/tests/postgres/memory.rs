@@ -17,7 +17,7 @@ async fn ninety_five_megabytes_of_rows_are_streamed_without_being_held() {
     const TITLE_BYTES: u64 = 1_900;
     let database = testing::database().await;
     database
-        .owner_pool
+        .admin_pool
         .execute(
             "INSERT INTO music_albums (id, slug, title, year_of_release)
              SELECT gen_random_uuid(), 'album-' || n, rpad('Album ' || n, 1900, 'x'), 2000
@@ -29,7 +29,7 @@ async fn ninety_five_megabytes_of_rows_are_streamed_without_being_held() {
         min_ratings: 0,
         ..Parameters::default()
     };
-    let mut snapshot = Snapshot::open(&database.catalogue_pool).await.unwrap();
+    let mut snapshot = Snapshot::open(&database.exporter_pool).await.unwrap();
     let mut albums = std::pin::pin!(snapshot.albums(&parameters));
 
     let before = resident();

@@ -28,19 +28,33 @@ const BOOKS: &str = "
     SELECT format('%s %s %s %s', version, installed_on, success, encode(checksum, 'hex'))
     FROM popularity_reports_migrations ORDER BY version";
 
+/// The migrations as they are in their folder, in order.
+fn files() -> Vec<String> {
+    let mut paths: Vec<_> = std::fs::read_dir("../../migrations")
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "sql"))
+        .collect();
+    paths.sort();
+    paths
+        .iter()
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .collect()
+}
+
 #[tokio::test]
 async fn a_second_run_changes_nothing() {
     let database = testing::database().await;
     let before = (
-        rows(&database.owner_pool, SHAPE).await,
-        rows(&database.owner_pool, BOOKS).await,
+        rows(&database.admin_pool, SHAPE).await,
+        rows(&database.admin_pool, BOOKS).await,
     );
 
     let unreadable = migrations::run(&database.owner_pool).await.unwrap();
 
     let after = (
-        rows(&database.owner_pool, SHAPE).await,
-        rows(&database.owner_pool, BOOKS).await,
+        rows(&database.admin_pool, SHAPE).await,
+        rows(&database.admin_pool, BOOKS).await,
     );
     assert_eq!(unreadable, Vec::<String>::new());
     assert_eq!(before, after);
@@ -49,7 +63,8 @@ async fn a_second_run_changes_nothing() {
 #[tokio::test]
 async fn two_processes_at_once_apply_each_migration_once() {
     let database = testing::empty_database().await;
-    database.owner_pool.execute(CATALOGUE_SCHEMA).await.unwrap();
+    database.create_logins().await;
+    database.admin_pool.execute(CATALOGUE_SCHEMA).await.unwrap();
 
     let children: Vec<_> = (0..2)
         .map(|_| {
@@ -78,12 +93,8 @@ async fn two_processes_at_once_apply_each_migration_once() {
         assert!(said.contains("1 passed"), "{said}");
     }
 
-    let applied = rows(&database.owner_pool, BOOKS).await;
-    assert_eq!(
-        applied.len(),
-        std::fs::read_dir("../../migrations").unwrap().count() - 1,
-        "{applied:?}"
-    );
+    let applied = rows(&database.admin_pool, BOOKS).await;
+    assert_eq!(applied.len(), files().len(), "{applied:?}");
 }
 
 #[tokio::test]
@@ -96,10 +107,10 @@ async fn runs_as_a_process_of_its_own() {
 #[tokio::test]
 async fn ten_replicas_at_once_apply_each_migration_once() {
     let database = testing::empty_database().await;
-    database.owner_pool.execute(CATALOGUE_SCHEMA).await.unwrap();
+    database.admin_pool.execute(CATALOGUE_SCHEMA).await.unwrap();
 
     let replicas = (0..10).map(|_| {
-        let pool = testing::pool(&database.owner_url, 1);
+        let pool = testing::pool(&database.admin_url, 1);
         tokio::spawn(async move { migrations::run(&pool).await })
     });
     for outcome in futures::future::join_all(replicas).await {
@@ -111,17 +122,17 @@ async fn ten_replicas_at_once_apply_each_migration_once() {
 async fn a_run_that_fails_leaves_no_lock_behind() {
     let database = testing::empty_database().await;
     database
-        .owner_pool
+        .admin_pool
         .execute("CREATE TABLE reports (mine int)")
         .await
         .unwrap();
-    let pool = testing::pool(&database.owner_url, 1);
+    let pool = testing::pool(&database.admin_url, 1);
 
     let failed = migrations::run(&pool).await;
     assert!(matches!(failed, Err(migrations::Error::Apply(_))), "{failed:?}");
 
-    database.owner_pool.execute("DROP TABLE reports").await.unwrap();
-    migrations::run(&testing::pool(&database.owner_url, 1))
+    database.admin_pool.execute("DROP TABLE reports").await.unwrap();
+    migrations::run(&testing::pool(&database.admin_url, 1))
         .await
         .unwrap();
 }
@@ -129,7 +140,7 @@ async fn a_run_that_fails_leaves_no_lock_behind() {
 #[tokio::test]
 async fn the_other_services_tables_rows_and_migrations_are_not_touched() {
     let database = testing::empty_database().await;
-    let pool = &database.owner_pool;
+    let pool = &database.admin_pool;
     pool.execute(CATALOGUE_SCHEMA).await.unwrap();
     pool.execute(
         "CREATE TABLE _sqlx_migrations (version bigint PRIMARY KEY);
@@ -160,14 +171,14 @@ async fn the_other_services_tables_rows_and_migrations_are_not_touched() {
 #[tokio::test]
 async fn catalogue_tables_that_appear_later_are_granted_by_the_next_run() {
     let database = testing::empty_database().await;
-    let first = migrations::run(&database.owner_pool).await.unwrap();
+    let first = migrations::run(&database.admin_pool).await.unwrap();
     database.create_logins().await;
     let too_early = sqlx::query("SELECT FROM ratings")
-        .execute(&database.catalogue_pool)
+        .execute(&database.exporter_pool)
         .await;
 
-    database.owner_pool.execute(CATALOGUE_SCHEMA).await.unwrap();
-    let second = migrations::run(&database.owner_pool).await.unwrap();
+    database.admin_pool.execute(CATALOGUE_SCHEMA).await.unwrap();
+    let second = migrations::run(&database.admin_pool).await.unwrap();
 
     assert_eq!(
         first,
@@ -183,62 +194,106 @@ async fn catalogue_tables_that_appear_later_are_granted_by_the_next_run() {
     assert!(too_early.is_err());
     assert_eq!(second, Vec::<String>::new());
     sqlx::query("SELECT FROM ratings")
-        .execute(&database.catalogue_pool)
+        .execute(&database.exporter_pool)
         .await
         .unwrap();
 }
 
 #[tokio::test]
-async fn a_migrating_role_that_does_not_own_the_catalogue_is_told_what_is_left_to_grant() {
-    let database = testing::database().await;
-    let (name, pool) = (&database.name, &database.owner_pool);
-    // the roles are there already, so this login needs no CREATEROLE
-    let second = testing::empty_database().await;
-    second.owner_pool.execute(CATALOGUE_SCHEMA).await.unwrap();
-    let migrator = format!("{name}_migrator");
-    pool.execute(AssertSqlSafe(format!(
-        "CREATE ROLE {migrator} LOGIN PASSWORD 'm'"
-    )))
-    .await
-    .unwrap();
-    second
-        .owner_pool
-        .execute(AssertSqlSafe(format!(
-            "GRANT CREATE, USAGE ON SCHEMA public TO {migrator} WITH GRANT OPTION"
-        )))
-        .await
-        .unwrap();
-    let mut url: url::Url = second.owner_url.expose_secret().parse().unwrap();
-    url.set_username(&migrator).unwrap();
-    url.set_password(Some("m")).unwrap();
+async fn a_migrating_login_that_does_not_own_the_catalogue_is_told_what_is_left_to_grant() {
+    let database = testing::empty_database().await;
+    database.create_logins().await;
+    database.admin_pool.execute(CATALOGUE_SCHEMA).await.unwrap();
 
-    let left = migrations::run(&testing::pool(&url.to_string().into(), 1))
-        .await
-        .unwrap();
+    let left = migrations::run(&database.owner_pool).await.unwrap();
     assert_eq!(left.len(), 6, "{left:?}");
 
-    let by_the_owner = sqlx::query_scalar::<_, String>("SELECT popularity_reports_grant_catalogue()")
-        .fetch_all(&second.owner_pool)
+    database
+        .admin_pool
+        .execute("GRANT SELECT ON music_albums, genres, music_album_genres, artists, album_artists, ratings TO popularity_reports_exporter")
         .await
         .unwrap();
-    assert_eq!(by_the_owner, Vec::<String>::new());
-    drop(second);
-    pool.execute(AssertSqlSafe(format!("DROP ROLE {migrator}")))
+    let left = migrations::run(&database.owner_pool).await.unwrap();
+    assert_eq!(left, Vec::<String>::new());
+}
+
+/// The migrations with roles that no other test uses, made for these `prefix`es.
+fn with_own_roles(prefix: &str) -> Vec<String> {
+    const ROLES: [&str; 6] = ["app", "catalogue", "owner", "api", "operator", "exporter"];
+    let renamed = |text: String| {
+        ROLES.iter().fold(text, |text, role| {
+            text.replace(&format!("popularity_reports_{role}"), &format!("{prefix}_{role}"))
+        })
+    };
+    files().into_iter().map(renamed).collect()
+}
+
+async fn drop_roles(pool: &PgPool, prefix: &str) {
+    let statement = format!(
+        "DROP ROLE {prefix}_app, {prefix}_catalogue, {prefix}_owner, {prefix}_api, {prefix}_operator, {prefix}_exporter"
+    );
+    pool.execute(AssertSqlSafe(statement)).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_owner_of_the_database_needs_nothing_but_createrole_to_migrate_a_new_server() {
+    let prefix = format!("fresh_{}", Uuid::new_v4().simple());
+    let database = testing::empty_database().await;
+    for statement in [
+        format!("CREATE ROLE {prefix} LOGIN CREATEROLE PASSWORD 'm'"),
+        format!("ALTER DATABASE {} OWNER TO {prefix}", database.name),
+    ] {
+        database
+            .admin_pool
+            .execute(AssertSqlSafe(statement))
+            .await
+            .unwrap();
+    }
+    let mut url: url::Url = database.admin_url.expose_secret().parse().unwrap();
+    url.set_username(&prefix).unwrap();
+    url.set_password(Some("m")).unwrap();
+    let pool = testing::pool(&url.to_string().into(), 1);
+    pool.execute(CATALOGUE_SCHEMA).await.unwrap();
+
+    for statements in with_own_roles(&prefix) {
+        pool.execute(AssertSqlSafe(statements)).await.unwrap();
+    }
+
+    let owner: String =
+        sqlx::query_scalar("SELECT relowner::regrole::text FROM pg_class WHERE relname = 'reports'")
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+    assert_eq!(owner, format!("{prefix}_owner"));
+    let left: Vec<String> = sqlx::query_scalar("SELECT popularity_reports_grant_catalogue()")
+        .fetch_all(&pool)
+        .await
+        .unwrap();
+    assert_eq!(left, Vec::<String>::new());
+    pool.close().await;
+    let server = testing::empty_database().await;
+    drop(database);
+    drop_roles(&server.admin_pool, &prefix).await;
+    server
+        .admin_pool
+        .execute(AssertSqlSafe(format!("DROP ROLE {prefix}")))
         .await
         .unwrap();
 }
 
 #[tokio::test]
 async fn databases_of_one_server_may_create_the_roles_at_the_same_time() {
-    // Roles that no other test uses, by the same statements.
     let prefix = format!("race_{}", Uuid::new_v4().simple());
-    let statements = include_str!("../../../../migrations/20261124130000_create_roles.sql")
-        .replace("popularity_reports", &prefix);
+    let roles: Vec<_> = with_own_roles(&prefix)
+        .into_iter()
+        .filter(|statements| statements.contains("CREATE ROLE"))
+        .collect();
+    assert_eq!(roles.len(), 2);
     for _ in 0..3 {
         let databases = futures::future::join_all((0..4).map(|_| testing::empty_database())).await;
 
         let runs = databases.iter().map(|database| {
-            let (pool, statements) = (database.owner_pool.clone(), statements.clone());
+            let (pool, statements) = (database.admin_pool.clone(), roles.concat());
             tokio::spawn(async move { pool.execute(AssertSqlSafe(statements)).await.map(|_| ()) })
         });
         for outcome in futures::future::join_all(runs).await {
@@ -247,11 +302,6 @@ async fn databases_of_one_server_may_create_the_roles_at_the_same_time() {
 
         let server = testing::empty_database().await;
         drop(databases);
-        let drop_roles = format!("DROP ROLE {prefix}_app, {prefix}_catalogue");
-        server
-            .owner_pool
-            .execute(AssertSqlSafe(drop_roles))
-            .await
-            .unwrap();
+        drop_roles(&server.admin_pool, &prefix).await;
     }
 }

@@ -14,9 +14,9 @@ async fn next(notifications: &mut Notifications) -> Notification {
 #[tokio::test]
 async fn a_stored_message_wakes_the_relay() {
     let database = testing::database().await;
-    let mut notifications = outbox::listen(&database.pool).await.unwrap();
+    let mut notifications = outbox::listen(&database.operator_pool).await.unwrap();
 
-    requested(&database.pool, &a_report()).await;
+    requested(&database, &a_report()).await;
 
     assert_eq!(
         next(&mut notifications).await,
@@ -27,7 +27,7 @@ async fn a_stored_message_wakes_the_relay() {
 #[tokio::test]
 async fn every_move_of_a_report_names_it_and_nothing_else_does() {
     let database = testing::database().await;
-    let pool = &database.pool;
+    let pool = &database.operator_pool;
     let mut notifications = reports::listen(pool).await.unwrap();
     let object = |id: domain::ReportId| domain::CustomResourceRef {
         namespace: "n".to_owned(),
@@ -35,18 +35,18 @@ async fn every_move_of_a_report_names_it_and_nothing_else_does() {
         uid: id.to_string(),
     };
 
-    let id = requested(pool, &a_report()).await.id;
+    let id = requested(&database, &a_report()).await.id;
     reports::record_cr(pool, id, &object(id), at(1)).await.unwrap();
     let mut claim = outbox::claim(pool, 1, at(1)).await.unwrap();
     let message = claim.messages()[0].id;
     claim.mark_processed(&[message], at(1)).await.unwrap();
     claim.commit().await.unwrap();
     reports::dispatch(pool, id, at(2)).await.unwrap();
-    reports::begin(pool, id, at(3)).await.unwrap();
-    reports::begin(pool, id, at(4)).await.unwrap();
+    reports::begin(&database.exporter_pool, id, at(3)).await.unwrap();
+    reports::begin(&database.exporter_pool, id, at(4)).await.unwrap();
     reports::fail(pool, id, &a_failure(), at(5)).await.unwrap();
     reports::fail(pool, id, &a_failure(), at(6)).await.unwrap();
-    let end = at_stage(pool, Stage::FailedBeforeItBegan).await;
+    let end = at_stage(&database, Stage::FailedBeforeItBegan).await;
 
     for heard in ["relayed", "dispatched", "begun", "begun again", "failed"] {
         assert_eq!(
@@ -64,12 +64,12 @@ async fn every_move_of_a_report_names_it_and_nothing_else_does() {
 #[tokio::test]
 async fn a_lost_connection_is_made_anew_and_the_gap_is_told() {
     let database = testing::database().await;
-    let mut notifications = reports::listen(&database.pool).await.unwrap();
+    let mut notifications = reports::listen(&database.operator_pool).await.unwrap();
     let killed = sqlx::query_scalar::<_, bool>(
         "SELECT bool_and(pg_terminate_backend(pid, 30000)) FROM pg_stat_activity
          WHERE datname = current_database() AND query LIKE 'LISTEN%'",
     )
-    .fetch_one(&database.owner_pool)
+    .fetch_one(&database.admin_pool)
     .await
     .unwrap();
     assert!(killed);
@@ -80,7 +80,7 @@ async fn a_lost_connection_is_made_anew_and_the_gap_is_told() {
     }
     assert_eq!(heard.unwrap(), Notification::Missed);
 
-    let id = at_stage(&database.pool, Stage::Dispatched).await;
+    let id = at_stage(&database, Stage::Dispatched).await;
     assert_eq!(
         next(&mut notifications).await,
         Notification::Payload(id.to_string())

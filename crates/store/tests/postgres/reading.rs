@@ -9,7 +9,7 @@ use crate::fixtures::{Stage, a_report, at, at_stage, requested};
 async fn no_report_is_none() {
     let database = testing::database().await;
 
-    let report = reports::get(&database.pool, a_report().id).await.unwrap();
+    let report = reports::get(&database.api_pool, a_report().id).await.unwrap();
 
     assert_eq!(report, None);
 }
@@ -21,8 +21,10 @@ async fn the_queue_for_places_holds_dispatched_reports_oldest_first() {
     for age in [3, 1, 2] {
         let mut new = a_report();
         new.now = at(age);
-        let id = requested(&database.pool, &new).await.id;
-        reports::dispatch(&database.pool, id, at(10 - age)).await.unwrap();
+        let id = requested(&database, &new).await.id;
+        reports::dispatch(&database.operator_pool, id, at(10 - age))
+            .await
+            .unwrap();
         queued.push((age, id));
     }
     for other in [
@@ -31,12 +33,12 @@ async fn the_queue_for_places_holds_dispatched_reports_oldest_first() {
         Stage::Completed,
         Stage::FailedWhileProcessing,
     ] {
-        at_stage(&database.pool, other).await;
+        at_stage(&database, other).await;
     }
     queued.sort();
 
-    let all = reports::waiting(&database.pool, 10).await.unwrap();
-    let two = reports::waiting(&database.pool, 2).await.unwrap();
+    let all = reports::waiting(&database.operator_pool, 10).await.unwrap();
+    let two = reports::waiting(&database.operator_pool, 2).await.unwrap();
 
     let expected: Vec<_> = queued.into_iter().map(|(_, id)| id).collect();
     assert_eq!(all, expected);
@@ -46,13 +48,13 @@ async fn the_queue_for_places_holds_dispatched_reports_oldest_first() {
 #[tokio::test]
 async fn a_reason_that_this_version_does_not_know_is_named_as_inconsistent() {
     let database = testing::database().await;
-    let id = at_stage(&database.pool, Stage::FailedBeforeItBegan).await;
+    let id = at_stage(&database, Stage::FailedBeforeItBegan).await;
     sqlx::query("UPDATE reports SET failure_reason = 'SolarFlare'")
-        .execute(&database.pool)
+        .execute(&database.admin_pool)
         .await
         .unwrap();
 
-    let outcome = reports::get(&database.pool, id).await;
+    let outcome = reports::get(&database.api_pool, id).await;
 
     let Err(Error::Inconsistent { id: named, column }) = outcome else {
         panic!("{outcome:?}");
@@ -66,12 +68,12 @@ async fn a_server_that_is_away_is_told_from_a_refusal() {
     let pool = store::pool::connect(&nobody_there, 1, "test").unwrap();
     let database = testing::database().await;
     sqlx::query("ALTER TABLE reports RENAME TO elsewhere")
-        .execute(&database.owner_pool)
+        .execute(&database.admin_pool)
         .await
         .unwrap();
 
     let away = store::pool::ping(&pool).await.unwrap_err();
-    let refused = reports::get(&database.pool, a_report().id).await.unwrap_err();
+    let refused = reports::get(&database.api_pool, a_report().id).await.unwrap_err();
 
     assert!(store::pool::is_unavailable(&away), "{away}");
     assert!(!refused.is_unavailable(), "{refused}");
@@ -84,10 +86,10 @@ async fn a_server_that_became_a_replica_is_unavailable_for_writing() {
         "ALTER DATABASE {} SET default_transaction_read_only = on",
         database.name
     )))
-    .execute(&database.owner_pool)
+    .execute(&database.admin_pool)
     .await
     .unwrap();
-    let pool = testing::pool(&database.app_url, 1);
+    let pool = testing::pool(&database.api_url, 1);
 
     let error = reports::request(&pool, &a_report()).await.unwrap_err();
 

@@ -30,14 +30,23 @@ const DATABASE: &str = "music_albums";
 /// The account that PostgreSQL runs as when the caller is root, which it refuses to run as.
 const ACCOUNT: &str = "postgres";
 
-/// The login roles: the owner of the database, one for each program, and the reader of the catalogue.
+/// The tables of the music-albums service that a report is made from.
+const CATALOGUE: &str = "music_albums, genres, music_album_genres, artists, album_artists, ratings";
+
+/// The migrations that make the group roles, run by the administrator before the others.
+const GROUP_ROLES: [&str; 2] = [
+    "migrations/20261124130000_create_roles.sql",
+    "migrations/20261124160000_create_program_roles.sql",
+];
+
+/// The login roles: the owner of the database and of the catalogue in it, and one for each program.
 #[derive(Clone, Copy)]
 pub enum Login {
     Owner,
+    Migrations,
     Api,
     Operator,
     Exporter,
-    Catalogue,
 }
 
 /// Starts it, listening on the loopback and where pods reach this machine.
@@ -99,18 +108,29 @@ pub fn up(base: &Base, host_address: &str, pod_networks: &[String]) -> Result<()
     create_logins(base)
 }
 
-/// Gives the login roles what the migrations' group roles may do.
+/// What an administrator does before the first migration: the group roles, the logins' membership in them,
+/// and the exporter's right to read the catalogue.
 ///
 /// # Errors
-/// When a group role is missing, which the migrations make.
+/// When the catalogue's tables are missing.
 pub fn grant(base: &Base) -> Result<()> {
     let mut statements = String::new();
-    for login in [Login::Api, Login::Operator, Login::Exporter] {
-        statements.push_str(&format!("GRANT popularity_reports_app TO {};\n", login.role()));
+    for file in GROUP_ROLES {
+        statements.push_str(&fs::read_to_string(base.project.root.join(file))?);
+    }
+    for (group, login) in [
+        ("owner", Login::Migrations),
+        ("api", Login::Api),
+        ("operator", Login::Operator),
+        ("exporter", Login::Exporter),
+    ] {
+        statements.push_str(&format!(
+            "GRANT popularity_reports_{group} TO {};\n",
+            login.role()
+        ));
     }
     statements.push_str(&format!(
-        "GRANT popularity_reports_catalogue TO {};\n",
-        Login::Catalogue.role()
+        "GRANT SELECT ON {CATALOGUE} TO popularity_reports_exporter;\n"
     ));
     run_sql(base, DATABASE, &statements)
 }
@@ -123,7 +143,7 @@ pub fn url(base: &Base, login: Login, host: &str) -> String {
         Login::Api => &secrets.api,
         Login::Operator => &secrets.operator,
         Login::Exporter => &secrets.exporter,
-        Login::Catalogue => &secrets.catalogue,
+        Login::Migrations => &secrets.migrations,
     };
     format!(
         "postgres://{}:{password}@{host}:{}/{DATABASE}",
@@ -168,10 +188,10 @@ fn create_logins(base: &Base) -> Result<()> {
     for (login, password, rights) in [
         // the tests make databases and roles of their own
         (Login::Owner, &secrets.owner, "CREATEDB CREATEROLE"),
+        (Login::Migrations, &secrets.migrations, ""),
         (Login::Api, &secrets.api, ""),
         (Login::Operator, &secrets.operator, ""),
         (Login::Exporter, &secrets.exporter, ""),
-        (Login::Catalogue, &secrets.catalogue, ""),
     ] {
         let role = login.role();
         statements.push_str(&format!(
@@ -289,7 +309,7 @@ impl Login {
             Self::Api => "reports_api",
             Self::Operator => "reports_operator",
             Self::Exporter => "reports_exporter",
-            Self::Catalogue => "reports_catalogue_reader",
+            Self::Migrations => "reports_migrations",
         }
     }
 }

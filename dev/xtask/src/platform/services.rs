@@ -34,7 +34,7 @@ pub fn migrate(base: &Base) -> Result<()> {
     Ok(cmd!(base.project.sh, "{operator} migrate")
         .env(
             "REPORTS_DATABASE_URL",
-            postgres::url(base, Login::Owner, LOOPBACK),
+            postgres::url(base, Login::Migrations, LOOPBACK),
         )
         .run()?)
 }
@@ -138,7 +138,7 @@ pub fn exporter_secret(base: &Base, host: &str) -> String {
             "metadata": {"name": EXPORTER_SECRET, "namespace": NAMESPACE},
             "stringData": {
                 "REPORTS_DATABASE_URL": postgres::url(base, Login::Exporter, host),
-                "CATALOG_DATABASE_URL": postgres::url(base, Login::Catalogue, host),
+                "CATALOG_DATABASE_URL": postgres::url(base, Login::Exporter, host),
                 "AZURE_STORAGE_CONNECTION_STRING": azurite::connection_string(base, host),
             },
         },

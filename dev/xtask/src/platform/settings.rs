@@ -33,7 +33,9 @@ pub struct Secrets {
     pub api: String,
     pub operator: String,
     pub exporter: String,
-    pub catalogue: String,
+    /// (`catalogue` in files of earlier versions, which had no such login)
+    #[serde(alias = "catalogue")]
+    pub migrations: String,
     /// Base64, as a storage account's key is.
     pub blob_key: String,
     pub servicebus_key: String,
@@ -107,7 +109,7 @@ impl Secrets {
             api: word()?,
             operator: word()?,
             exporter: word()?,
-            catalogue: word()?,
+            migrations: word()?,
             blob_key: BASE64.encode(random::<64>()?),
             servicebus_key: BASE64.encode(random::<32>()?),
             jwt_key: word()?,

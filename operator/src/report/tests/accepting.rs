@@ -45,7 +45,7 @@ async fn an_object_that_came_first_is_protected_before_anything_else() {
     assert_eq!(bodies[2]["metadata"]["finalizers"], json!([names::FINALIZER]));
     assert_eq!(bodies[2]["metadata"]["resourceVersion"], "7");
     assert!(
-        reports::get(&here.database.pool, report_id())
+        reports::get(&here.database.operator_pool, report_id())
             .await
             .unwrap()
             .is_none()
@@ -68,7 +68,9 @@ async fn an_object_that_came_first_gets_its_row_and_its_message() {
     let row = here.row().await;
     assert_eq!(row.parameters.limit, Some(50));
     assert_eq!(row.custom_resource, Some(reference()));
-    let backlog = store::outbox::backlog(&here.database.pool).await.unwrap();
+    let backlog = store::outbox::backlog(&here.database.operator_pool)
+        .await
+        .unwrap();
     assert_eq!(backlog.count, 1);
     assert_eq!(bodies[2]["status"]["reportId"], UID);
     assert_eq!(bodies[2]["status"]["phase"], "Pending");
@@ -99,7 +101,7 @@ async fn an_object_with_parameters_that_cannot_be_is_told_so_and_gets_no_row() {
     assert_eq!(bodies[2]["status"]["phase"], "Failed");
     assert_eq!(bodies[3]["reason"], "InvalidParameters");
     assert!(
-        reports::get(&here.database.pool, report_id())
+        reports::get(&here.database.operator_pool, report_id())
             .await
             .unwrap()
             .is_none()
@@ -123,7 +125,7 @@ async fn an_object_that_was_made_for_a_row_is_bound_to_it() {
         now: noon(),
         expires_at: noon_and(1_000_000),
     };
-    reports::request(&here.database.pool, &new).await.unwrap();
+    reports::request(&here.database.api_pool, &new).await.unwrap();
     let name = names::custom_resource(id);
     let object = object(json!({
         "metadata": {"name": name, "labels": {names::REPORT_ID_LABEL: id.to_string()}}
@@ -141,7 +143,10 @@ async fn an_object_that_was_made_for_a_row_is_bound_to_it() {
         .await;
 
     outcome.unwrap();
-    let row = reports::get(&here.database.pool, id).await.unwrap().unwrap();
+    let row = reports::get(&here.database.operator_pool, id)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(row.custom_resource.unwrap().uid, UID);
     assert_eq!(bodies[2]["status"]["reportId"], id.to_string());
 }
@@ -167,7 +172,7 @@ async fn a_copy_of_a_manifest_under_another_name_asks_for_a_report_of_its_own() 
         .await;
 
     outcome.unwrap();
-    let row = reports::get(&here.database.pool, copy_id).await.unwrap();
+    let row = reports::get(&here.database.operator_pool, copy_id).await.unwrap();
     assert_eq!(row.unwrap().custom_resource.unwrap().name, "copy");
     assert_eq!(here.row().await.custom_resource, Some(reference()));
 }
@@ -175,7 +180,7 @@ async fn a_copy_of_a_manifest_under_another_name_asks_for_a_report_of_its_own() 
 #[tokio::test]
 async fn a_report_whose_message_was_lost_goes_on_without_it() {
     let here = Here::with_row().await;
-    let mut claim = store::outbox::claim(&here.database.pool, 1, noon())
+    let mut claim = store::outbox::claim(&here.database.operator_pool, 1, noon())
         .await
         .unwrap();
     claim
@@ -204,7 +209,7 @@ async fn a_report_whose_message_was_lost_goes_on_without_it() {
 async fn a_row_that_this_version_cannot_read_ends_and_says_why() {
     let here = Here::with_row().await;
     here.database
-        .owner_pool
+        .admin_pool
         .execute(r#"UPDATE reports SET parameters = '{"limit": 0}'"#)
         .await
         .unwrap();
@@ -225,7 +230,7 @@ async fn a_row_that_this_version_cannot_read_ends_and_says_why() {
     outcome.unwrap();
     assert_eq!(bodies[2]["status"]["phase"], "Failed");
     assert_eq!(bodies[3]["reason"], "InvalidParameters");
-    let unfinished = reports::to_sweep(&here.database.pool, None, 10, noon())
+    let unfinished = reports::to_sweep(&here.database.operator_pool, None, 10, noon())
         .await
         .unwrap();
     assert_eq!(unfinished, []);

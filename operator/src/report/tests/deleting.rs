@@ -116,7 +116,8 @@ async fn a_file_that_is_retained_is_known_to_the_sweep() {
         .await;
 
     outcome.unwrap();
-    let unwanted = reports::with_unwanted_file(&here.database.pool, &[report_id()], noon_and(60)).await;
+    let unwanted =
+        reports::with_unwanted_file(&here.database.operator_pool, &[report_id()], noon_and(60)).await;
     assert_eq!(unwanted.unwrap(), []);
 }
 

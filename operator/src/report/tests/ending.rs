@@ -201,7 +201,7 @@ async fn a_conflict_is_known_as_one() {
 #[tokio::test]
 async fn an_attempt_is_counted_in_the_status() {
     let here = Here::processing().await;
-    reports::begin(&here.database.pool, report_id(), noon_and(20))
+    reports::begin(&here.database.exporter_pool, report_id(), noon_and(20))
         .await
         .unwrap();
     let object = object(json!({"status": launched()}));
