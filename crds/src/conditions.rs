@@ -11,7 +11,7 @@ pub const ACCEPTED: &str = "Accepted";
 pub const RELAYED: &str = "Relayed";
 /// The consumer took the message from the queue.
 pub const DISPATCHED: &str = "Dispatched";
-/// The exporter's Job was created.
+/// The exporter's Job was created, and nothing holds it back.
 pub const LAUNCHED: &str = "Launched";
 /// `Unknown` until the end, then whether there is a file. Its reason is the short answer to "where is
 /// it, and why": the printer column REASON shows it.
@@ -37,6 +37,12 @@ pub mod reasons {
     pub const NOT_DISPATCHED: &str = "NotDispatched";
     /// Launched, Succeeded: the API server refuses the Job for now.
     pub const JOB_FORBIDDEN: &str = "JobForbidden";
+    /// Launched, Succeeded: the Job exists, suspended until its queue admits it.
+    pub const WAITING_FOR_ADMISSION: &str = "WaitingForAdmission";
+    /// Launched, Succeeded: the Job is suspended, and has no queue that would resume it.
+    pub const JOB_SUSPENDED: &str = "JobSuspended";
+    /// Succeeded: an exporter was at work when the Job was suspended.
+    pub const EXPORT_SUSPENDED: &str = "ExportSuspended";
     /// Launched: the Job exists.
     pub const JOB_CREATED: &str = "JobCreated";
     /// Succeeded: the Job exists and no exporter has begun.

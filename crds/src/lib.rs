@@ -12,5 +12,5 @@ mod report;
 mod status;
 pub mod testing;
 
-pub use report::{DeletionPolicy, PopularityReport, PopularityReportSpec};
+pub use report::{DeletionPolicy, PopularityReport, PopularityReportSpec, Scheduling};
 pub use status::{ArtifactStatus, JobReference, Phase, PopularityReportStatus};

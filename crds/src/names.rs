@@ -30,6 +30,8 @@ pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 pub const EXPORTER_APP_NAME: &str = "popularity-report-exporter";
 /// Value of [`MANAGED_BY_LABEL`] for what the operator creates.
 pub const MANAGED_BY: &str = "popularity-reports-operator";
+/// Label: the LocalQueue that admits a Job (<https://kueue.sigs.k8s.io/docs/reference/labels-and-annotations/>).
+pub const QUEUE_NAME_LABEL: &str = "kueue.x-k8s.io/queue-name";
 /// Annotation: the W3C `traceparent` of the request that led to the object.
 pub const TRACEPARENT_ANNOTATION: &str = "reports.musicalbums.dev/traceparent";
 

@@ -5,6 +5,7 @@
 )]
 
 mod conversion;
+mod scheduling;
 mod validation;
 
 use kube::{CustomResource, KubeSchema};
@@ -12,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::PopularityReportStatus;
+pub use scheduling::Scheduling;
 use validation::{
     active_deadline, cancel_is_final, compression, fixed, genre, limit, min_ratings, prior_weight,
     time_to_live, timestamp, window,
@@ -96,7 +98,8 @@ use validation::{
     validation = fixed("priorWeight", false),
     validation = fixed("compression", false),
     validation = fixed("spreadsheetSafe", false),
-    validation = fixed("activeDeadlineSeconds", false)
+    validation = fixed("activeDeadlineSeconds", false),
+    validation = fixed("scheduling", true)
 )]
 pub struct PopularityReportSpec {
     /// Ratings created at or after this RFC 3339 time.
@@ -157,10 +160,16 @@ pub struct PopularityReportSpec {
     #[x_kube(validation = time_to_live())]
     pub ttl_seconds_after_finished: i64,
 
-    /// How many seconds the export may take, all attempts together, from the launch of its Job.
+    /// How many seconds the export may take, all attempts together, from the launch of its Job; anew after
+    /// each time that a queue has suspended it.
     #[serde(default = "default_active_deadline_seconds")]
     #[x_kube(validation = active_deadline())]
     pub active_deadline_seconds: i64,
+
+    /// Where and when the exporter's Pods run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Scheduling")]
+    pub scheduling: Option<Scheduling>,
 }
 
 /// What happens to the file when the custom resource is deleted.

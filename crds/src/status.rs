@@ -31,7 +31,7 @@ impl Phase {
         match (succeeded.status.as_str(), succeeded.reason.as_str()) {
             ("True", _) => Self::Completed,
             ("False", _) => Self::Failed,
-            (_, reasons::EXPORTING) => Self::Processing,
+            (_, reasons::EXPORTING | reasons::EXPORT_SUSPENDED) => Self::Processing,
             _ => Self::Pending,
         }
     }

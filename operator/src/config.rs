@@ -1,5 +1,7 @@
 //! The operator's command line: flag, variable, default, unit and meaning of every option.
 
+mod scheduling;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -7,6 +9,8 @@ use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use runtime::{BlobArgs, DatabaseArgs, ServiceBusArgs, TelemetryArgs};
+
+pub use scheduling::{Json, JsonError, SchedulingArgs};
 
 /// Carries popularity reports from their rows to their files: relay, consumer and controller.
 #[derive(Debug, Parser)]
@@ -119,7 +123,8 @@ pub struct KubernetesArgs {
     #[arg(long, env = "HOSTNAME", default_value = "operator", value_name = "NAME")]
     pub identity: String,
 
-    /// The most exporter Jobs that live at once; the rest wait in order.
+    /// The most exporter Jobs that run at once, and the most that are suspended in one queue at once; the rest
+    /// wait in order. What a queue resumes counts as running, and is not held back by it.
     #[arg(long, env = "MAX_IN_FLIGHT", default_value = "10", value_name = "JOBS")]
     pub max_in_flight: NonZeroUsize,
 }
@@ -188,6 +193,10 @@ pub struct ExporterArgs {
     /// CPU that an exporter requests, as a Kubernetes quantity; it is not limited.
     #[arg(long, env = "EXPORTER_CPU", default_value = "100m", value_name = "QUANTITY")]
     pub exporter_cpu: String,
+
+    /// Where and when the Pods run.
+    #[command(flatten)]
+    pub scheduling: SchedulingArgs,
 }
 
 /// See <https://kubernetes.io/docs/concepts/containers/images/#image-pull-policy>.

@@ -1,5 +1,6 @@
 //! The controller: watches PopularityReports and their Jobs, hears what the rows do, and reconciles.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use runtime::Backoff;
 
 use crate::context::{Context, Wake};
 use crate::error_chain::error_chain;
-use crate::report::failure::{self, JobState};
+use crate::places::Place;
 use crate::report::{self, reconcile};
 use crate::sweep;
 
@@ -186,12 +187,14 @@ async fn count_places(context: &Context, namespace: &str) -> Result<(), CountErr
         .await
         .map_err(|_| CountError::TimedOut)?
         .map_err(CountError::List)?;
-    let live: Vec<ReportId> = list
+    let live: HashMap<ReportId, Place> = list
         .iter()
-        .filter(|job| matches!(failure::state(job), JobState::Live | JobState::Deleting))
-        .filter_map(|job| job.labels().get(names::REPORT_ID_LABEL)?.parse().ok())
+        .filter_map(|job| {
+            let report = job.labels().get(names::REPORT_ID_LABEL)?.parse().ok()?;
+            Some((report, Place::of(job)?))
+        })
         .collect();
-    context.wakes.wake(context.places.resync(&live, Instant::now()));
+    context.wakes.wake(context.places.resync(live, Instant::now()));
     context.metrics.places_taken(context.places.taken());
     Ok(())
 }

@@ -129,7 +129,8 @@ fn patience(decision: &Decision, world: &World) -> Action {
                 .row
                 .as_ref()
                 .is_some_and(|row| row.state() == domain::State::Processing);
-            Action::requeue(if started { UNFINISHED } else { STARTING })
+            let has_pod = !started && world.suspended_job().is_none();
+            Action::requeue(if has_pod { STARTING } else { UNFINISHED })
         }
         _ => Action::requeue(UNFINISHED),
     }

@@ -209,6 +209,15 @@ pub fn job(over: Value) -> Job {
     serde_json::from_value(job).unwrap()
 }
 
+/// A Job that waits for its queue.
+pub fn suspended_job() -> Job {
+    job(json!({
+        "metadata": { "labels": { names::QUEUE_NAME_LABEL: "nightly" } },
+        "spec": { "suspend": true, "template": {} },
+        "status": { "active": 0 },
+    }))
+}
+
 /// A Job that failed for this reason.
 pub fn failed_job(reason: &str) -> Job {
     job(json!({ "status": { "conditions": [

@@ -32,6 +32,7 @@ impl PopularityReportSpec {
             deletion_policy: _,
             ttl_seconds_after_finished: _,
             active_deadline_seconds: _,
+            scheduling: _,
         } = self;
         Parameters::from_json(&json!({
             "from": from,
@@ -71,6 +72,7 @@ impl From<&Parameters> for PopularityReportSpec {
             deletion_policy: DeletionPolicy::default(),
             ttl_seconds_after_finished: DEFAULT_TTL_SECONDS_AFTER_FINISHED,
             active_deadline_seconds: DEFAULT_ACTIVE_DEADLINE_SECONDS,
+            scheduling: None,
         }
     }
 }

@@ -75,6 +75,25 @@ pub(super) fn active_deadline() -> Rule {
     )
 }
 
+/// A name that is also a label's value: <https://kueue.sigs.k8s.io/docs/concepts/local_queue/>.
+pub(super) fn queue_name() -> Rule {
+    Rule::new("!format.dns1123Subdomain().validate(self).hasValue()")
+        .message("must be a LocalQueue's name: at most 63 lower-case letters, digits, '-' and '.'")
+}
+
+pub(super) fn object_name() -> Rule {
+    Rule::new("!format.dns1123Subdomain().validate(self).hasValue()")
+        .message("must be an object's name: lower-case letters, digits, '-' and '.'")
+}
+
+pub(super) fn label_pairs() -> Rule {
+    Rule::new(
+        "self.all(key, !format.qualifiedName().validate(key).hasValue() \
+         && !format.labelValue().validate(self[key]).hasValue())",
+    )
+    .message("must have labels' names as keys and labels' values as values")
+}
+
 pub(super) fn cancel_is_final() -> Rule {
     Rule::new("self || !oldSelf")
         .message("cannot be unset: a cancelled report has ended; create another PopularityReport")

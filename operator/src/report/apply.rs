@@ -21,7 +21,7 @@ use super::dereference::World;
 use super::events;
 use crate::context::Context;
 use crate::error_chain::error_chain;
-use crate::places::Answer;
+use crate::places::{Answer, Place};
 
 /// Which act failed.
 #[derive(Debug, thiserror::Error)]
@@ -71,12 +71,14 @@ pub enum Outcome {
     Unchanged,
     /// The world moved; it is worth another look at once.
     Changed,
-    /// All places are taken.
+    /// All places of the kind that the Job takes are taken.
     Waiting {
         /// The report's number in line, from 1.
         number: usize,
         /// How many places there are.
         places: usize,
+        /// The kind of place.
+        place: Place,
     },
     /// The cluster forbids the Job for now.
     Forbidden(String),
@@ -105,8 +107,10 @@ pub async fn apply(context: &Context, mut world: World, plan: Plan) -> Result<Ap
     let launching = matches!(plan, Plan::Launch(_));
     let outcome = act(context, &mut world, plan).await?;
     let report = world.report;
-    if world.has_live_job() {
-        context.places.hold(report, Instant::now());
+    if let Some(place) = world.place() {
+        context
+            .wakes
+            .wake(context.places.hold(report, place, Instant::now()));
     } else if !launching || matches!(outcome, Outcome::Forbidden(_) | Outcome::Changed) {
         context.wakes.wake(context.places.release(report));
     }
@@ -234,12 +238,19 @@ async fn launch(context: &Context, world: &mut World, launch: Launch) -> Result<
     let queue = reports::waiting(&context.database, QUEUE_LIMIT)
         .await
         .map_err(Error::ReadQueue)?;
-    let answer = context.places.request(world.report, &queue, Instant::now());
+    let Launch { job, give_up_at } = launch;
+    let place = Place::of(&job).unwrap_or(Place::Running);
+    let answer = context
+        .places
+        .request(world.report, &place, &queue, Instant::now());
     if let Answer::Waiting { number } = answer {
         let places = context.places.most();
-        return Ok(Outcome::Waiting { number, places });
+        return Ok(Outcome::Waiting {
+            number,
+            places,
+            place,
+        });
     }
-    let Launch { job, give_up_at } = launch;
     let jobs: Api<Job> = Api::namespaced(context.client.clone(), &world.reference.namespace);
     let parameters = PostParams {
         field_manager: Some(names::FIELD_MANAGER.to_owned()),

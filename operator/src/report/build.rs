@@ -17,7 +17,7 @@ use kube::api::ObjectMeta;
 use kube::{Resource, ResourceExt};
 use store::reports::Adoption;
 
-use crds::{PopularityReport, names};
+use crds::{PopularityReport, Scheduling, names};
 
 use super::decide::{Decision, Release};
 use super::dereference::World;
@@ -201,7 +201,14 @@ fn labels(report: ReportId, exporter: &ExporterArgs) -> BTreeMap<String, String>
 /// The exporter's Job.
 fn job(world: &World, exporter: &ExporterArgs) -> Job {
     let report = world.report;
+    let wishes = world.object.spec.scheduling.clone().unwrap_or_default();
+    let scheduling = wishes.or(Scheduling::from(&exporter.scheduling));
     let labels = labels(report, exporter);
+    let mut job_labels = labels.clone();
+    let queue = scheduling.queue_name.clone();
+    // Kueue's own webhook would suspend it too, but may be away
+    let suspend = queue.as_ref().map(|_| true);
+    job_labels.extend(queue.map(|name| (names::QUEUE_NAME_LABEL.to_owned(), name)));
     let traceparent = world.row.as_ref().and_then(|row| row.traceparent.clone());
     let annotations: Option<BTreeMap<_, _>> = traceparent
         .clone()
@@ -210,7 +217,7 @@ fn job(world: &World, exporter: &ExporterArgs) -> Job {
         metadata: ObjectMeta {
             name: Some(names::job(report)),
             namespace: Some(world.reference.namespace.clone()),
-            labels: Some(labels.clone()),
+            labels: Some(job_labels),
             annotations: annotations.clone(),
             owner_references: world.object.controller_owner_ref(&()).map(|owner| vec![owner]),
             ..ObjectMeta::default()
@@ -218,6 +225,7 @@ fn job(world: &World, exporter: &ExporterArgs) -> Job {
         spec: Some(JobSpec {
             completions: Some(1),
             parallelism: Some(1),
+            suspend,
             backoff_limit: Some(exporter.exporter_backoff_limit),
             active_deadline_seconds: Some(world.object.spec.active_deadline_seconds),
             ttl_seconds_after_finished: Some(JOB_TTL_SECONDS),
@@ -230,7 +238,7 @@ fn job(world: &World, exporter: &ExporterArgs) -> Job {
                     annotations,
                     ..ObjectMeta::default()
                 }),
-                spec: Some(pod(world, exporter, traceparent)),
+                spec: Some(pod(world, exporter, scheduling, traceparent)),
             },
             ..JobSpec::default()
         }),
@@ -265,8 +273,17 @@ fn pod_failure_policy() -> PodFailurePolicy {
     }
 }
 
-fn pod(world: &World, exporter: &ExporterArgs, traceparent: Option<String>) -> PodSpec {
+fn pod(
+    world: &World,
+    exporter: &ExporterArgs,
+    scheduling: Scheduling,
+    traceparent: Option<String>,
+) -> PodSpec {
     PodSpec {
+        priority_class_name: scheduling.priority_class_name,
+        node_selector: scheduling.node_selector.filter(|labels| !labels.is_empty()),
+        tolerations: scheduling.tolerations.filter(|taints| !taints.is_empty()),
+        affinity: scheduling.affinity,
         restart_policy: Some("Never".to_owned()),
         service_account_name: exporter.exporter_service_account.clone(),
         automount_service_account_token: Some(false),
@@ -369,6 +386,48 @@ mod tests {
 
         insta::assert_json_snapshot!(launch.job);
         assert_eq!(launch.give_up_at, noon_and(2 + 77));
+    }
+
+    #[test]
+    fn a_job_for_a_queue_starts_suspended_where_report_and_operator_want_it() {
+        let object = object(json!({"spec": {"scheduling": {
+            "queueName": "nightly",
+            "nodeSelector": {},
+            "tolerations": [{"key": "spot", "operator": "Exists"}],
+        }}}));
+        let scheduling = crate::config::SchedulingArgs {
+            exporter_priority_class: Some("batch".to_owned()),
+            exporter_node_selector: vec![crate::config::Pair::new("disk", "ssd")],
+            ..Default::default()
+        };
+        let exporter = ExporterArgs {
+            scheduling,
+            ..exporter()
+        };
+        let world = world(object).with_row(dispatched());
+
+        let Plan::Launch(launch) = build(Decision::Launch, &world, &exporter, outbox_id(), noon()) else {
+            panic!("no launch");
+        };
+
+        let labels = launch.job.metadata.labels.unwrap();
+        let spec = launch.job.spec.unwrap();
+        let template = spec.template;
+        let pod = template.spec.unwrap();
+        assert_eq!(labels[names::QUEUE_NAME_LABEL], "nightly");
+        assert_eq!(spec.suspend, Some(true));
+        assert!(
+            !template
+                .metadata
+                .unwrap()
+                .labels
+                .unwrap()
+                .contains_key(names::QUEUE_NAME_LABEL),
+            "Kueue would take the Pod for one of its own to manage"
+        );
+        assert_eq!(pod.priority_class_name.as_deref(), Some("batch"));
+        assert_eq!(pod.node_selector, None, "the report asked for none");
+        assert_eq!(pod.tolerations.unwrap()[0].key.as_deref(), Some("spot"));
     }
 
     #[test]

@@ -126,7 +126,8 @@ fn before_the_end(world: &World, row: &Report, now: Timestamp) -> Decision {
         };
     };
     match failure::state(job) {
-        JobState::Live => Decision::AwaitExport,
+        // a suspended one waits for its queue, however long that takes
+        JobState::Live | JobState::Suspended => Decision::AwaitExport,
         JobState::Deleting => Decision::Fail(Failure::new(FailureReason::JobDeleted, "")),
         JobState::Failed => {
             let remembered = failure::remembered(&world.object);
@@ -142,11 +143,13 @@ fn before_the_end(world: &World, row: &Report, now: Timestamp) -> Decision {
 }
 
 fn after_the_end(world: &World, row: &Report, finished: Timestamp, now: Timestamp) -> Decision {
-    let live = world
-        .job
-        .as_ref()
-        .is_some_and(|job| failure::state(job) == JobState::Live);
-    if live && matches!(row.progress, Progress::Failed { .. }) {
+    let left_over = match world.job.as_ref().map(failure::state) {
+        Some(JobState::Live) => matches!(row.progress, Progress::Failed { .. }),
+        // nothing ends it, and its queue would keep it
+        Some(JobState::Suspended) => true,
+        _ => false,
+    };
+    if left_over {
         return Decision::StopJob;
     }
     let seconds = world.object.spec.ttl_seconds_after_finished;
@@ -250,6 +253,14 @@ mod tests {
         world(object(json!({}))).with_row(dispatched()).with_job(job(json!({}))),
         Decision::AwaitExport
     )]
+    #[case::its_job_waits_for_its_queue(
+        world(object(json!({"status": launched()}))).with_row(dispatched()).with_job(suspended_job()),
+        Decision::AwaitExport
+    )]
+    #[case::its_job_was_suspended_while_its_exporter_ran(
+        world(object(json!({"status": launched()}))).with_row(processing()).with_job(suspended_job()),
+        Decision::AwaitExport
+    )]
     #[case::its_job_is_failing_and_pods_are_ending(
         world(object(json!({"status": launched()}))).with_row(processing()).with_job(job(json!({
             "status": {"conditions": [{"type": "FailureTarget", "status": "True"}]}
@@ -302,6 +313,14 @@ mod tests {
     )]
     #[case::ended_over_rest_while_its_job_runs(
         world(object(json!({"status": launched()}))).with_row(failed(FailureReason::Cancelled)).with_job(job(json!({}))),
+        Decision::StopJob
+    )]
+    #[case::cancelled_while_its_job_waits_for_its_queue(
+        world(object(json!({"status": launched()}))).with_row(failed(FailureReason::Cancelled)).with_job(suspended_job()),
+        Decision::StopJob
+    )]
+    #[case::completed_and_its_job_was_suspended_before_its_end(
+        world(object(json!({"status": launched()}))).with_row(completed()).with_job(suspended_job()),
         Decision::StopJob
     )]
     #[case::completed_while_its_job_is_about_to_end(

@@ -12,6 +12,7 @@ use store::reports;
 
 use super::failure::{self, JobState};
 use crate::context::Context;
+use crate::places::Place;
 
 /// Why the world could not be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -75,11 +76,19 @@ impl World {
 
     /// Whether there is a Job of ours that has not ended.
     pub fn has_live_job(&self) -> bool {
-        self.owns_job()
-            && self
-                .job
-                .as_ref()
-                .is_some_and(|job| matches!(failure::state(job), JobState::Live | JobState::Deleting))
+        self.place().is_some()
+    }
+
+    /// The place that our Job takes, while it has not ended.
+    pub fn place(&self) -> Option<Place> {
+        self.job.as_ref().filter(|_| self.owns_job()).and_then(Place::of)
+    }
+
+    /// Our Job, if it has not ended and is suspended. Its last Pod may still be ending.
+    pub fn suspended_job(&self) -> Option<&Job> {
+        let job = self.job.as_ref().filter(|_| self.owns_job())?;
+        let waits = matches!(failure::state(job), JobState::Live | JobState::Suspended);
+        (waits && failure::is_suspended(job)).then_some(job)
     }
 }
 

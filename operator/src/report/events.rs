@@ -15,6 +15,9 @@ use crate::error_chain::error_chain;
 /// (<https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/>), in bytes.
 const NOTE_MAX_BYTES: usize = 1_024;
 
+/// Why a Job that exists is held back.
+const SUSPENDED: [&str; 2] = [reasons::WAITING_FOR_ADMISSION, reasons::JOB_SUSPENDED];
+
 /// The Events for what changed between two statuses.
 pub fn of_change(earlier: Option<&PopularityReportStatus>, now: &PopularityReportStatus) -> Vec<Event> {
     let before = |type_| earlier.and_then(|status| conditions::find(&status.conditions, type_));
@@ -27,15 +30,27 @@ pub fn of_change(earlier: Option<&PopularityReportStatus>, now: &PopularityRepor
     };
     let mut events = Vec::new();
     if let Some(launched) = became(conditions::LAUNCHED, Status::True) {
-        events.push(event(
-            EventType::Normal,
-            reasons::JOB_CREATED,
-            "Launch",
-            &launched.message,
-        ));
+        let was_suspended =
+            before(conditions::LAUNCHED).is_some_and(|before| SUSPENDED.contains(&before.reason.as_str()));
+        events.push(if was_suspended {
+            event(
+                EventType::Normal,
+                "JobResumed",
+                "Launch",
+                "The Job is no longer suspended.",
+            )
+        } else {
+            event(
+                EventType::Normal,
+                reasons::JOB_CREATED,
+                "Launch",
+                &launched.message,
+            )
+        });
     }
     if let Some(launched) = after(conditions::LAUNCHED)
-        && [reasons::WAITING_FOR_PLACE, reasons::JOB_FORBIDDEN].contains(&launched.reason.as_str())
+        && ([reasons::WAITING_FOR_PLACE, reasons::JOB_FORBIDDEN].contains(&launched.reason.as_str())
+            || SUSPENDED.contains(&launched.reason.as_str()))
         && before(conditions::LAUNCHED).is_none_or(|before| before.reason != launched.reason)
     {
         let kind = match launched.reason.as_str() {
@@ -154,6 +169,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::places::Place;
     use crate::report::apply::{Applied, Outcome};
     use crate::report::publish_status::project;
     use crate::testing::*;
@@ -172,7 +188,11 @@ mod tests {
     #[test]
     fn each_thing_that_happens_is_told_once() {
         let fresh = || world(object(json!({})));
-        let waiting = |number| Outcome::Waiting { number, places: 1 };
+        let waiting = |number| Outcome::Waiting {
+            number,
+            places: 1,
+            place: Place::Running,
+        };
         let steps = [
             status(fresh().with_row(accepted()), Outcome::Unchanged, noon_and(1)),
             status(fresh().with_row(dispatched()), waiting(2), noon_and(2)),
@@ -207,6 +227,37 @@ mod tests {
         }
 
         assert_eq!(events, ["WaitingForPlace", "JobCreated", "Completed"]);
+    }
+
+    #[test]
+    fn a_queue_that_admits_suspends_and_admits_again_is_told_each_time() {
+        let fresh = || world(object(json!({})));
+        let running = || job(json!({}));
+        let steps = [
+            fresh().with_row(dispatched()).with_job(suspended_job()),
+            fresh().with_row(dispatched()).with_job(running()),
+            fresh().with_row(processing()).with_job(running()),
+            fresh().with_row(processing()).with_job(suspended_job()),
+            fresh().with_row(processing()).with_job(running()),
+        ];
+
+        let mut events = Vec::new();
+        let mut earlier = None;
+        for step in steps {
+            let now = status(step, Outcome::Unchanged, noon_and(1));
+            events.extend(told(earlier.as_ref(), &now));
+            earlier = Some(now);
+        }
+
+        assert_eq!(
+            events,
+            [
+                "WaitingForAdmission",
+                "JobResumed",
+                "WaitingForAdmission",
+                "JobResumed"
+            ]
+        );
     }
 
     #[test]

@@ -37,6 +37,8 @@ mod job {
 pub enum JobState {
     /// It may still have Pods.
     Live,
+    /// It has not ended, and has no Pods until a queue or a person resumes it.
+    Suspended,
     /// It ended, and its last Pod with it, by success.
     Complete,
     /// It ended, and its last Pod with it, by failure.
@@ -67,9 +69,25 @@ pub fn state(job: &Job) -> JobState {
         && !ended(job::SUCCESS_CRITERIA_MET)
     {
         JobState::Deleting
+    } else if is_suspended(job) && !has_pods(job) {
+        JobState::Suspended
     } else {
         JobState::Live
     }
+}
+
+/// Whether the Job is to have no Pods for now; the last ones may still be ending.
+pub fn is_suspended(job: &Job) -> bool {
+    job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true)
+}
+
+fn has_pods(job: &Job) -> bool {
+    let status = job.status.as_ref();
+    let counts = [
+        status.and_then(|status| status.active),
+        status.and_then(|status| status.terminating),
+    ];
+    counts.into_iter().flatten().any(|count| count > 0)
 }
 
 /// Why the Job failed. What the exporter itself said of its last attempt comes first; then what the kubelet
@@ -371,6 +389,10 @@ mod tests {
         assert_eq!(waiting(&[pod]).as_deref(), words);
     }
 
+    fn suspended() -> Value {
+        json!({"suspend": true, "template": {}})
+    }
+
     #[rstest]
     #[case::new(json!({"metadata": {}}), JobState::Live)]
     #[case::failing(
@@ -381,6 +403,30 @@ mod tests {
     #[case::complete(
         json!({"metadata": {}, "status": {"conditions": [{"type": "Complete", "status": "True"}]}}),
         JobState::Complete
+    )]
+    #[case::created_for_a_queue(json!({"metadata": {}, "spec": suspended()}), JobState::Suspended)]
+    #[case::suspended_while_its_pod_runs(
+        json!({"metadata": {}, "spec": suspended(), "status": {"active": 1}}),
+        JobState::Live
+    )]
+    #[case::suspended_while_its_pod_is_ending(
+        json!({"metadata": {}, "spec": suspended(), "status": {"active": 0, "terminating": 1}}),
+        JobState::Live
+    )]
+    #[case::suspended_and_its_pod_is_gone(
+        json!({"metadata": {}, "spec": suspended(), "status": {"active": 0, "terminating": 0}}),
+        JobState::Suspended
+    )]
+    #[case::suspended_and_deleted(
+        json!({"metadata": {"deletionTimestamp": EARLY}, "spec": suspended()}),
+        JobState::Deleting
+    )]
+    #[case::suspended_after_its_end(
+        json!({
+            "metadata": {}, "spec": suspended(),
+            "status": {"conditions": [{"type": "Failed", "status": "True"}]},
+        }),
+        JobState::Failed
     )]
     #[case::failed_and_cleaned_up_by_its_time_to_live(
         json!({

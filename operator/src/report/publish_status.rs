@@ -16,6 +16,7 @@ use super::apply::{Applied, Outcome};
 use super::dereference::World;
 use super::{events, failure};
 use crate::context::Context;
+use crate::places::{Place, queue_of};
 
 /// Why the status could not be published.
 #[derive(Debug, thiserror::Error)]
@@ -226,6 +227,11 @@ fn dispatched(row: &Report) -> Statement {
 }
 
 fn launched(row: &Report, job: Option<&JobReference>, applied: &Applied) -> Statement {
+    if let Some((reason, message)) = suspended(&applied.world)
+        && !row.state().is_terminal()
+    {
+        return statement(conditions::LAUNCHED, Status::False, reason, message);
+    }
     if let Some(job) = job {
         let message = format!("Job {} was created.", job.name);
         return statement(conditions::LAUNCHED, Status::True, reasons::JOB_CREATED, message);
@@ -242,12 +248,44 @@ fn launched(row: &Report, job: Option<&JobReference>, applied: &Applied) -> Stat
     statement(conditions::LAUNCHED, Status::False, reason, message)
 }
 
+/// What holds a Job back that exists.
+fn suspended(world: &World) -> Option<(&'static str, String)> {
+    let job = world.suspended_job()?;
+    let name = job.name_any();
+    Some(match queue_of(job) {
+        Some(queue) => (
+            reasons::WAITING_FOR_ADMISSION,
+            format!("Job {name} is suspended until queue {queue} admits it."),
+        ),
+        None => (
+            reasons::JOB_SUSPENDED,
+            format!(
+                "Job {name} is suspended, and has no queue that would resume it. Next: kubectl -n {} patch job \
+                 {name} --type merge -p '{{\"spec\":{{\"suspend\":false}}}}'",
+                world.reference.namespace
+            ),
+        ),
+    })
+}
+
 fn not_launched(row: &Report, outcome: &Outcome) -> (&'static str, String) {
     match outcome {
-        Outcome::Waiting { number, places } => (
-            reasons::WAITING_FOR_PLACE,
-            format!("All {places} places for exporters are taken; this report is number {number} in line."),
-        ),
+        Outcome::Waiting {
+            number,
+            places,
+            place,
+        } => {
+            let what = match place {
+                Place::Running => "exporters".to_owned(),
+                Place::Suspended(queue) => {
+                    format!("suspended Jobs of queue {}", queue.as_deref().unwrap_or_default())
+                }
+            };
+            (
+                reasons::WAITING_FOR_PLACE,
+                format!("All {places} places for {what} are taken; this report is number {number} in line."),
+            )
+        }
         Outcome::Forbidden(message) => (
             reasons::JOB_FORBIDDEN,
             format!("The cluster forbids the Job for now; it is tried again: {message}"),
@@ -262,12 +300,22 @@ fn not_launched(row: &Report, outcome: &Outcome) -> (&'static str, String) {
 
 /// Reason and message of a report that has not ended: the reason alone says where it is.
 fn progress(row: &Report, job: Option<&JobReference>, applied: &Applied) -> (&'static str, String) {
+    let suspended = suspended(&applied.world);
     if matches!(row.progress, Progress::Processing { .. }) {
+        if let Some((_, why)) = suspended {
+            return (
+                reasons::EXPORT_SUSPENDED,
+                format!("The exporter was stopped, and another attempt follows. {why}"),
+            );
+        }
         let attempt = row.attempts;
         return (
             reasons::EXPORTING,
             format!("The exporter is at work; this is attempt {attempt}."),
         );
+    }
+    if let Some(held_back) = suspended {
+        return held_back;
     }
     if job.is_some() {
         let pods = &applied.world.pods;
@@ -349,7 +397,7 @@ mod tests {
     ))]
     #[case::waiting(applied(
         fresh().with_row(dispatched()),
-        Outcome::Waiting { number: 3, places: 10 }
+        Outcome::Waiting { number: 3, places: 10, place: Place::Running }
     ))]
     #[case::forbidden(applied(
         fresh().with_row(dispatched()),
@@ -380,6 +428,26 @@ mod tests {
             failure: domain::Failure::new(domain::FailureReason::Cancelled, ""),
             finished_at: noon_and(9),
         })),
+        Outcome::Unchanged
+    ))]
+    #[case::waiting_for_a_place_in_its_queue(applied(
+        fresh().with_row(dispatched()),
+        Outcome::Waiting { number: 3, places: 10, place: Place::Suspended(Some("nightly".to_owned())) }
+    ))]
+    #[case::waiting_for_its_queue(applied(
+        launched_world().with_row(dispatched()).with_job(suspended_job()),
+        Outcome::Unchanged
+    ))]
+    #[case::suspended_while_processing(applied(
+        launched_world().with_row(processing()).with_job(suspended_job()),
+        Outcome::Unchanged
+    ))]
+    #[case::suspended_by_hand(applied(
+        launched_world().with_row(dispatched()).with_job(job(json!({"spec": {"suspend": true, "template": {}}}))),
+        Outcome::Unchanged
+    ))]
+    #[case::completed_and_its_job_was_suspended(applied(
+        launched_world().with_row(completed()).with_job(suspended_job()),
         Outcome::Unchanged
     ))]
     #[case::refused(applied(world(object(json!({"spec": {"limit": 0}}))), Outcome::Unchanged))]

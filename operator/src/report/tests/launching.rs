@@ -1,5 +1,7 @@
 //! A report gets its Job, or is told why not.
 
+use crate::places::Place;
+
 use super::*;
 
 #[tokio::test]
@@ -60,7 +62,9 @@ async fn a_report_without_a_place_waits_and_says_at_which() {
     ]);
     let context = here.context(client);
     let other = ReportId::new(Uuid::from_u128(9));
-    context.places.hold(other, tokio::time::Instant::now());
+    context
+        .places
+        .hold(other, Place::Running, tokio::time::Instant::now());
 
     reconcile(Arc::new(object), Arc::new(context)).await.unwrap();
 
