@@ -1,0 +1,15 @@
+//! The chart: what it renders, what it refuses, and what the API server says of it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod helm;
+mod lint;
+mod objects;
+mod refusals;
+mod rendering;
+mod secrets;
