@@ -1,5 +1,13 @@
 //! The container images, built without a container engine and without a base image: the program, the libraries
-//! that it loads, and the certificates of the public authorities.
+//! that it loads, the certificates of the public authorities, and the time zones.
+//!
+//! Here, in seconds, from what cargo has built for this machine; in [`release`] as they are published.
+
+mod archive;
+mod buildah;
+mod promises;
+pub mod release;
+mod sbom;
 
 use std::{
     fs,
@@ -58,9 +66,17 @@ pub fn build_programs(project: &Project, profile: &str) -> Result<()> {
 /// # Errors
 /// When one cannot be written.
 pub fn write(project: &Project, profile: &str, tag: &str) -> Result<Vec<Image>> {
+    write_some(project, profile, tag, PROGRAMS)
+}
+
+/// Writes the images of these programs of the workspace as they were built last.
+///
+/// # Errors
+/// When one cannot be written.
+pub fn write_some(project: &Project, profile: &str, tag: &str, programs: &[&str]) -> Result<Vec<Image>> {
     step(&format!("write the images, tagged {tag}"), || {
         let labels = labels(project)?;
-        PROGRAMS
+        programs
             .iter()
             .map(|program| write_one(project, profile, program, tag, &labels))
             .collect()

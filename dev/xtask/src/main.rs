@@ -9,6 +9,8 @@ mod demo;
 mod generate;
 mod hash;
 mod images;
+mod kind;
+mod kind_test;
 mod layers;
 mod platform;
 mod project;
@@ -60,9 +62,15 @@ enum Task {
     /// Build the images of api, operator and exporter
     Images {
         /// The cargo profile to build with
-        #[arg(long, default_value = "release")]
+        #[arg(long, default_value = "release", conflicts_with = "release")]
         profile: String,
+        #[command(flatten)]
+        options: images::release::Options,
     },
+    /// Install the product on a kind cluster and make one report, from the POST to the CSV outside the cluster
+    Kind(kind::Options),
+    /// Run kind where there is no Docker: with an engine in namespaces of its own, without a trace
+    KindTest,
     /// Run dev/cluster/cluster, for example `cargo xtask cluster kubectl get pods -A`
     #[command(disable_help_flag = true)]
     Cluster {
@@ -119,13 +127,16 @@ fn run() -> Result<()> {
         Task::Env => Platform::read(&project, Instance::Dev)?.print_env(),
         Task::Status => Platform::read(&project, Instance::Dev)?.status(),
         Task::Logs { part } => Platform::read(&project, Instance::Dev)?.logs(part.as_deref()),
-        Task::Images { profile } => {
+        Task::Images { options, .. } if options.release => images::release::run(&project, &options),
+        Task::Images { profile, .. } => {
             images::build_programs(&project, &profile)?;
             for image in images::write(&project, &profile, images::DEV)? {
                 println!("{} in {}", image.name, project.shown(&image.archive));
             }
             Ok(())
         }
+        Task::Kind(options) => kind::run(&project, &options),
+        Task::KindTest => kind_test::run(&project),
         Task::Cluster { args } => Ok(cmd!(project.sh, "dev/cluster/cluster {args...}").quiet().run()?),
         Task::Fmt { check } => checks::fmt(&project, check),
         Task::Lint => checks::lint(&project),

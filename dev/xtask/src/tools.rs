@@ -3,6 +3,7 @@
 
 use std::{
     env, fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -86,6 +87,51 @@ pub fn need_python(project: &Project) -> Result<()> {
     install(project, &["python3", "python3-venv"])
 }
 
+/// Installs one Debian package, which only some task needs, when its program is missing.
+///
+/// # Errors
+/// As [`need_packages`].
+pub fn need_program(project: &Project, program: &str, package: &str) -> Result<()> {
+    if on_path(project, program) {
+        return Ok(());
+    }
+    install(project, &[package])
+}
+
+/// Docker's engine and what makes a root file system of Debian packages, for `cargo xtask kind-test`.
+///
+/// # Errors
+/// As [`need_packages`].
+pub fn need_container_engine(project: &Project) -> Result<()> {
+    let wanted = [
+        ("/usr/sbin/dockerd", "docker.io"),
+        ("/usr/bin/docker", "docker.io"),
+        ("mmdebstrap", "mmdebstrap"),
+    ];
+    let mut missing: Vec<_> = wanted
+        .iter()
+        .filter(|(program, _)| !on_path(project, program))
+        .map(|(_, package)| *package)
+        .collect();
+    missing.dedup();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    // Debian's packages start what they install, unless this says no; the engine's rules would cut off the
+    // bundled cluster's pods
+    let policy = Path::new("/usr/sbin/policy-rc.d");
+    let own_policy = rustix::process::geteuid().is_root() && !policy.exists();
+    if own_policy {
+        fs::write(policy, "#!/bin/sh\nexit 101\n")?;
+        fs::set_permissions(policy, fs::Permissions::from_mode(0o755))?;
+    }
+    let installed = install(project, &missing);
+    if own_policy {
+        fs::remove_file(policy)?;
+    }
+    installed
+}
+
 fn install(project: &Project, missing: &[&str]) -> Result<()> {
     let list = missing.join(" ");
     if !rustix::process::geteuid().is_root() || !on_path(project, "apt-get") {
@@ -139,18 +185,49 @@ const HELM: &str = "v3.22.0";
 /// # Errors
 /// When it cannot be built.
 pub fn need_helm(project: &Project) -> Result<PathBuf> {
-    let folder = project.cache.join(format!("helm-{HELM}"));
-    let helm = folder.join("helm");
-    if helm.is_file() {
-        return Ok(helm);
+    go_install(project, "helm.sh/helm/v3/cmd/helm", "helm", HELM)
+}
+
+/// A program of a Go module at this version, once for all checkouts.
+fn go_install(project: &Project, package: &str, name: &str, version: &str) -> Result<PathBuf> {
+    let folder = project.cache.join(format!("{name}-{version}"));
+    let program = folder.join(name);
+    if program.is_file() {
+        return Ok(program);
     }
     need_go(project)?;
-    step("install Helm (minutes; once to a machine)", || {
-        Ok(cmd!(project.sh, "go install helm.sh/helm/v3/cmd/helm@{HELM}")
+    step(&format!("install {name} {version} (once to a machine)"), || {
+        Ok(cmd!(project.sh, "go install {package}@{version}")
             .env("GOBIN", folder)
             .run()?)
     })?;
-    Ok(helm)
+    Ok(program)
+}
+
+/// The kind that is installed where there is none.
+const KIND: &str = "v0.33.0";
+
+/// The actionlint that checks the workflows of GitHub.
+const ACTIONLINT: &str = "v1.7.7";
+
+/// actionlint, of one version wherever this runs.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn need_actionlint(project: &Project) -> Result<PathBuf> {
+    let package = "github.com/rhysd/actionlint/cmd/actionlint";
+    go_install(project, package, "actionlint", ACTIONLINT)
+}
+
+/// kind, found or installed.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn need_kind(project: &Project) -> Result<PathBuf> {
+    if on_path(project, "kind") {
+        return Ok("kind".into());
+    }
+    go_install(project, "sigs.k8s.io/kind", "kind", KIND)
 }
 
 /// Installs a cargo subcommand that is missing.
