@@ -7,7 +7,8 @@ use xshell::cmd;
 
 use crate::{platform::cluster::Cluster, project::Project, steps::step, tools::need_helm};
 
-const CHART: &str = "charts/popularity-reports";
+/// Its folder.
+pub const CHART: &str = "charts/popularity-reports";
 
 /// What `helm template` renders for: the version of the bundled cluster. One that `go install` built believes
 /// in 1.20 unless told otherwise.

@@ -13,6 +13,7 @@ mod kind;
 mod kind_test;
 mod layers;
 mod platform;
+mod privileges;
 mod project;
 mod steps;
 mod test;

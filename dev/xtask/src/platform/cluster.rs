@@ -205,6 +205,20 @@ impl<'p> Cluster<'p> {
             .env("KUBECONFIG", self.kubeconfig()?))
     }
 
+    /// Where the API server writes down what service accounts ask of it; none for kind's.
+    ///
+    /// # Errors
+    /// When the cluster's script cannot be run.
+    pub fn audit_log(&self) -> Result<Option<PathBuf>> {
+        if self.sort == Sort::Kind {
+            return Ok(None);
+        }
+        let path = cmd!(self.project.sh, "dev/cluster/cluster audit")
+            .quiet()
+            .read()?;
+        Ok(Some(path.into()))
+    }
+
     /// The program: the bundled cluster's own is `kc` under another name.
     ///
     /// # Errors
