@@ -1,14 +1,16 @@
 //! `cargo xtask test`: every test, each on real parts.
 
-use std::time::{Duration, Instant};
+use std::{
+    env,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, anyhow};
 use xshell::{Cmd, cmd};
 
 use crate::{
-    images,
-    platform::{Instance, Platform, cluster::Cluster},
-    privileges,
+    chart, images,
+    platform::{Instance, Platform},
     project::Project,
     steps::{seconds, step},
     tools,
@@ -76,7 +78,6 @@ fn run_on(project: &Project, platform: &Platform, options: &Options, parts: &mut
             })
         });
     }
-    let began = cmd!(sh, "date --utc +%FT%T.%6NZ").quiet().read();
     parts.run("tests", || {
         step("tests", || {
             let filter = &options.filter;
@@ -84,14 +85,6 @@ fn run_on(project: &Project, platform: &Platform, options: &Options, parts: &mut
             Ok(with_platform(run, project, platform)?.run()?)
         })
     });
-    // of some tests alone nothing follows about all rights
-    if options.filter.is_empty() {
-        parts.run("rights granted and used", || {
-            step("compare the rights granted with those used", || {
-                privileges::check(project, &Cluster::new(project), &began?)
-            })
-        });
-    }
 }
 
 /// What the tests take from the environment; see `tests/testkit/platform.rs`.
@@ -99,6 +92,11 @@ fn with_platform<'p>(command: Cmd<'p>, project: &Project, platform: &Platform) -
     Ok(command
         .envs(platform.env()?)
         .env("KUBECTL", platform.kubectl_program()?)
+        .env("HELM", tools::need_helm(project)?)
+        .env(
+            "FOREIGN_DEFINITIONS",
+            env::join_paths(chart::foreign_definitions(project)?)?,
+        )
         .env("SDK_TESTS_CACHE", project.cache.join("sdk-tests"))
         .env("EXPORTER_IMAGE", images::name("exporter", images::FAILPOINTS))
         .env(
