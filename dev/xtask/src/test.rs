@@ -10,7 +10,8 @@ use xshell::{Cmd, cmd};
 
 use crate::{
     chart, images,
-    platform::{Instance, Platform},
+    platform::{Instance, Platform, cluster::Cluster},
+    privileges,
     project::Project,
     steps::{seconds, step},
     tools,
@@ -78,6 +79,7 @@ fn run_on(project: &Project, platform: &Platform, options: &Options, parts: &mut
             })
         });
     }
+    let began = cmd!(sh, "date --utc +%FT%T.%6NZ").quiet().read();
     parts.run("tests", || {
         step("tests", || {
             let filter = &options.filter;
@@ -85,6 +87,14 @@ fn run_on(project: &Project, platform: &Platform, options: &Options, parts: &mut
             Ok(with_platform(run, project, platform)?.run()?)
         })
     });
+    // of some tests alone nothing follows about all rights
+    if options.filter.is_empty() {
+        parts.run("rights granted and used", || {
+            step("compare the rights granted with those used", || {
+                privileges::check(project, &Cluster::new(project), &began?)
+            })
+        });
+    }
 }
 
 /// What the tests take from the environment; see `tests/testkit/platform.rs`.
