@@ -81,22 +81,34 @@ impl Snapshot {
     /// # Errors
     /// [`Error::Open`].
     pub async fn open(pool: &PgPool) -> Result<Self, Error> {
+        // Of a replica the moment up to which it has replayed, by the primary's clock; asked before the snapshot
+        // is taken, which can then only be newer. When nothing has been replayed since its start, or nothing for
+        // long, the last checkpoint says as much.
+        let replayed_until = sqlx::query_scalar!(
+            "SELECT CASE WHEN pg_is_in_recovery() THEN greatest(
+                pg_last_xact_replay_timestamp(),
+                (SELECT checkpoint_time FROM pg_control_checkpoint())
+            ) END AS replayed_until"
+        )
+        .fetch_one(pool)
+        .await
+        .map_err(Error::Open)?;
         let mut transaction = pool
             .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             .await
             .map_err(Error::Open)?;
         // the first statement is what takes the snapshot
-        let data_as_of = sqlx::query_scalar!(r#"SELECT transaction_timestamp() AS "now!""#)
+        let now = sqlx::query_scalar!(r#"SELECT transaction_timestamp() AS "now!""#)
             .fetch_one(&mut *transaction)
             .await
             .map_err(Error::Open)?;
         Ok(Self {
             transaction,
-            data_as_of: data_as_of.to_jiff(),
+            data_as_of: replayed_until.unwrap_or(now).to_jiff(),
         })
     }
 
-    /// The moment of the snapshot, by the database's clock.
+    /// The moment of the snapshot, by the database's clock. Of a replica: one up to which it is complete.
     pub const fn data_as_of(&self) -> Timestamp {
         self.data_as_of
     }

@@ -17,5 +17,6 @@ mod migrations;
 mod notifications;
 mod outbox;
 mod reading;
+mod replica;
 mod roles;
 mod transitions;
