@@ -5,9 +5,12 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::decode;
 use crate::error::Error;
 use crate::health::Health;
-use crate::receiver::Receiver;
+use crate::management::Management;
+use crate::message::Peeked;
+use crate::receiver::{self, Receiver};
 use crate::sender::{Link, Sender, SenderOptions};
 use crate::settings::Settings;
 use crate::supervisor::Shared;
@@ -54,8 +57,8 @@ impl Client {
         self.shared.connection(None).await.map(drop)
     }
 
-    /// Checks that the queue can be used: connects if need be, authorises, attaches a sending link and closes
-    /// it again. Sends no message.
+    /// Checks that messages can be sent to the queue: connects if need be, authorises, attaches a sending link
+    /// and closes it again. Sends no message.
     ///
     /// # Errors
     ///
@@ -69,6 +72,46 @@ impl Client {
         let link = Link::attach(&connection, &queue.into(), timeouts).await?;
         link.close(timeouts).await;
         Ok(())
+    }
+
+    /// Checks that messages can be received from the queue: as [`Client::probe`], with a receiving link that
+    /// is given no credit, so that the broker hands out nothing.
+    ///
+    /// # Errors
+    ///
+    /// The first failure, within the time-outs for connect, request and attach.
+    pub async fn probe_receiving(&self, queue: &str) -> Result<(), Error> {
+        let timeouts = &self.shared.settings.timeouts;
+        let deadline = Instant::now() + timeouts.connect;
+        let link = receiver::Link::attach(&self.shared, queue, Some(deadline)).await?;
+        link.close(timeouts.close).await;
+        Ok(())
+    }
+
+    /// Looks at messages of the queue and leaves them where they are, locked ones and scheduled ones too: at
+    /// most `count`, from this sequence number on (0: from the first), in order. The broker may give fewer than
+    /// there are; none says that there is no more. `orders/$DeadLetterQueue` works as well.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Receive`], after tries within [`crate::Timeouts::request`].
+    pub async fn peek(&self, queue: &str, from: i64, count: u16) -> Result<Vec<Peeked>, Error> {
+        let management = Management::new(Arc::clone(&self.shared), queue.into());
+        let failed = |source| Error::Receive {
+            entity: queue.to_owned(),
+            source,
+        };
+        let peeked = management.peek(from, count.into()).await.map_err(failed);
+        management.close().await;
+        peeked?
+            .iter()
+            .map(|message| decode::peeked(message).map_err(failed))
+            .collect()
+    }
+
+    /// How the client was set up.
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.shared.settings
     }
 
     /// The connection's state now.

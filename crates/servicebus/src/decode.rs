@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use fe2o3_amqp_types::messaging::annotations::OwnedKey;
+use fe2o3_amqp_types::messaging::message::__private::Deserializable;
 use fe2o3_amqp_types::messaging::{AmqpValue, Body, Message, MessageAnnotations, MessageId};
 use fe2o3_amqp_types::primitives::{SimpleValue, Value};
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::error::Cause;
-use crate::message::{Property, Received};
+use crate::message::{Peeked, Property, Received};
 use crate::receiver::Held;
 
 /// A received message from its sections; `now` stands in for a lock's end that the broker did not tell.
@@ -21,10 +22,37 @@ pub(crate) fn received(
     held: Held,
 ) -> Result<Received, Cause> {
     let lock_token = lock_token(delivery_tag)?;
+    let annotations = message.message_annotations.clone().unwrap_or_default();
+    let message = content(message);
+    Ok(Received {
+        message_id: message.message_id,
+        body: message.body,
+        content_type: message.content_type,
+        subject: message.subject,
+        correlation_id: message.correlation_id,
+        application_properties: message.application_properties,
+        delivery_count: message.delivery_count,
+        sequence_number: message.sequence_number,
+        enqueued_at: message.enqueued_at,
+        lock_token,
+        locked_until: timestamp(annotation(&annotations, "x-opt-locked-until")).unwrap_or(now),
+        held,
+    })
+}
+
+/// A message as `$management` hands it out to those who only look.
+pub(crate) fn peeked(encoded: &[u8]) -> Result<Peeked, Cause> {
+    let Deserializable(message) = serde_amqp::from_slice::<Deserializable<Message<Body<Value>>>>(encoded)
+        .map_err(|error| Cause::Protocol(format!("a message that cannot be read: {error}")))?;
+    Ok(content(message))
+}
+
+/// Everything but the lock.
+fn content(message: Message<Body<Value>>) -> Peeked {
     let properties = message.properties.unwrap_or_default();
     let annotations = message.message_annotations.unwrap_or_default();
     let application_properties = message.application_properties.unwrap_or_default().0;
-    Ok(Received {
+    Peeked {
         message_id: properties.message_id.map(text_of_id).unwrap_or_default(),
         body: body(message.body),
         content_type: properties.content_type.map(|symbol| symbol.0),
@@ -40,10 +68,7 @@ pub(crate) fn received(
             _ => 0,
         },
         enqueued_at: timestamp(annotation(&annotations, "x-opt-enqueued-time")),
-        lock_token,
-        locked_until: timestamp(annotation(&annotations, "x-opt-locked-until")).unwrap_or(now),
-        held,
-    })
+    }
 }
 
 /// The delivery tag is the lock token in the byte order of a .NET GUID.

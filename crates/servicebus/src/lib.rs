@@ -32,6 +32,7 @@
 //! ```
 
 mod cbs;
+pub mod checks;
 mod client;
 mod connection;
 mod connection_string;
@@ -55,7 +56,7 @@ pub use client::Client;
 pub use connection_string::{ConnectionString, ConnectionStringError};
 pub use error::{BUSY_PAUSE, Cause, Condition, Error, Recovery, chain};
 pub use health::{Failure, Health};
-pub use message::{Outgoing, Property, Received};
+pub use message::{DEAD_LETTER_DESCRIPTION, DEAD_LETTER_REASON, Outgoing, Peeked, Property, Received};
 pub use receiver::Receiver;
 pub use sender::{Outcome, SendReport, Sender, SenderOptions};
-pub use settings::{Credential, Endpoint, Settings, Timeouts, Transport};
+pub use settings::{Credential, Endpoint, InvalidNamespace, Settings, Timeouts, Transport};

@@ -83,6 +83,18 @@ impl Management {
             .ok_or_else(|| Cause::Protocol("the answer to renew-lock has no expiration".to_owned()))
     }
 
+    /// At most `count` encoded messages from this sequence number on, in order. They may be fewer than there
+    /// are; none says that there is no more.
+    pub(crate) async fn peek(&self, from: i64, count: i32) -> Result<Vec<Vec<u8>>, Cause> {
+        let body = vec![
+            ("from-sequence-number", Value::Long(from)),
+            ("message-count", Value::Int(count)),
+        ];
+        let answer = self.ask("com.microsoft:peek-message", body).await?;
+        peeked(answer)
+            .ok_or_else(|| Cause::Protocol("the answer to peek-message is no list of messages".to_owned()))
+    }
+
     /// Asks, and asks again after failures that pass, within [`crate::Timeouts::request`].
     async fn ask(&self, operation: &'static str, body: Vec<(&str, Value)>) -> Result<Value, Cause> {
         let body = body
@@ -130,6 +142,29 @@ impl Management {
 /// `$management` carries lock tokens as UUIDs in network byte order, unlike delivery tags.
 fn lock_tokens(token: Uuid) -> Value {
     Value::Array(Array::from(vec![Value::Uuid(AmqpUuid::from(token.into_bytes()))]))
+}
+
+fn peeked(answer: Value) -> Option<Vec<Vec<u8>>> {
+    let mut answer = match answer {
+        // 204: there is no such message
+        Value::Null => return Some(Vec::new()),
+        Value::Map(answer) => answer,
+        _ => return None,
+    };
+    let messages = match answer.swap_remove(&Value::String("messages".to_owned())) {
+        None => return Some(Vec::new()),
+        Some(Value::List(messages)) => messages,
+        Some(Value::Array(messages)) => messages.into_inner(),
+        Some(_) => return None,
+    };
+    let encoded = messages.into_iter().map(|message| match message {
+        Value::Map(mut message) => match message.swap_remove(&Value::String("message".to_owned())) {
+            Some(Value::Binary(bytes)) => Some(bytes.into_vec()),
+            _ => None,
+        },
+        _ => None,
+    });
+    encoded.collect()
 }
 
 fn expiration(answer: Value) -> Option<Timestamp> {

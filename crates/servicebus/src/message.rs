@@ -25,6 +25,58 @@ pub struct Outgoing {
     pub application_properties: BTreeMap<String, Property>,
 }
 
+/// A message that was looked at and left where it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Peeked {
+    /// The broker's number for the message within its queue.
+    pub sequence_number: i64,
+    /// The sender's id, or the broker's when the sender gave none.
+    pub message_id: String,
+    /// The payload: the data sections joined, or the text or bytes of a value body.
+    pub body: Bytes,
+    /// The payload's media type.
+    pub content_type: Option<String>,
+    /// What the message is about.
+    pub subject: Option<String>,
+    /// Relates the message to something else.
+    pub correlation_id: Option<String>,
+    /// The sender's own named values, and what the broker added when it dead-lettered the message.
+    pub application_properties: BTreeMap<String, Property>,
+    /// How many earlier deliveries ended without completion.
+    pub delivery_count: u32,
+    /// When the broker took the message.
+    pub enqueued_at: Option<Timestamp>,
+}
+
+impl Peeked {
+    /// An application property that holds text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        text(&self.application_properties, name)
+    }
+
+    /// Why the message was dead-lettered; only on messages from a dead-letter queue.
+    pub fn dead_letter_reason(&self) -> Option<&str> {
+        self.text(DEAD_LETTER_REASON)
+    }
+
+    /// The longer words beside [`Peeked::dead_letter_reason`].
+    pub fn dead_letter_description(&self) -> Option<&str> {
+        self.text(DEAD_LETTER_DESCRIPTION)
+    }
+}
+
+/// The application property in which the broker keeps why it dead-lettered a message.
+pub const DEAD_LETTER_REASON: &str = "DeadLetterReason";
+/// The application property with the longer words beside [`DEAD_LETTER_REASON`].
+pub const DEAD_LETTER_DESCRIPTION: &str = "DeadLetterErrorDescription";
+
+fn text<'a>(properties: &'a BTreeMap<String, Property>, name: &str) -> Option<&'a str> {
+    match properties.get(name) {
+        Some(Property::Text(text)) => Some(text),
+        _ => None,
+    }
+}
+
 /// A message that was received under a lock (peek-lock).
 ///
 /// It occupies one of its receiver's places until it is dropped; dropping it without completing, abandoning
@@ -60,20 +112,17 @@ pub struct Received {
 impl Received {
     /// An application property that holds text.
     pub fn text(&self, name: &str) -> Option<&str> {
-        match self.application_properties.get(name) {
-            Some(Property::Text(text)) => Some(text),
-            _ => None,
-        }
+        text(&self.application_properties, name)
     }
 
     /// Why the message was dead-lettered; only on messages from a dead-letter queue.
     pub fn dead_letter_reason(&self) -> Option<&str> {
-        self.text("DeadLetterReason")
+        self.text(DEAD_LETTER_REASON)
     }
 
     /// The longer words beside [`Received::dead_letter_reason`].
     pub fn dead_letter_description(&self) -> Option<&str> {
-        self.text("DeadLetterErrorDescription")
+        self.text(DEAD_LETTER_DESCRIPTION)
     }
 }
 

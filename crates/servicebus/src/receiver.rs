@@ -16,6 +16,7 @@ use crate::management::{Disposition, Management};
 use crate::message::Received;
 use crate::receiver::inbox::Inbox;
 pub(crate) use crate::receiver::pump::Held;
+pub(crate) use crate::receiver::pump::Link;
 use crate::receiver::pump::{Notice, Pump};
 use crate::supervisor::Shared;
 

@@ -55,18 +55,38 @@ impl Settings {
         }
     }
 
-    /// A namespace in Azure (`NAME.servicebus.windows.net`) with an Entra ID identity, over TLS.
-    pub fn from_namespace(host: impl Into<String>, credential: Arc<dyn TokenCredential>) -> Self {
-        Self::new(
-            Endpoint {
-                host: host.into(),
-                port: Endpoint::TLS_PORT,
-                transport: Transport::Tls,
-            },
-            Credential::Token(credential),
-        )
+    /// A namespace in Azure (`NAME.servicebus.windows.net`) with an Entra ID identity, over TLS. A port other
+    /// than [`Endpoint::TLS_PORT`] may follow a colon.
+    ///
+    /// # Errors
+    /// [`InvalidNamespace`].
+    pub fn from_namespace(
+        namespace: &str,
+        credential: Arc<dyn TokenCredential>,
+    ) -> Result<Self, InvalidNamespace> {
+        let (host, port) = match namespace.split_once(':') {
+            None => (namespace, Ok(Endpoint::TLS_PORT)),
+            Some((host, port)) => (host, port.parse()),
+        };
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        match port {
+            Ok(port) if !host.is_empty() && host.bytes().all(allowed) => Ok(Self::new(
+                Endpoint {
+                    host: host.to_owned(),
+                    port,
+                    transport: Transport::Tls,
+                },
+                Credential::Token(credential),
+            )),
+            _ => Err(InvalidNamespace(namespace.to_owned())),
+        }
     }
 }
+
+/// No namespace can have that name.
+#[derive(Debug, thiserror::Error)]
+#[error("'{0}' is no namespace; write it as example.servicebus.windows.net, without a scheme")]
+pub struct InvalidNamespace(String);
 
 /// Where the broker is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -77,7 +77,7 @@ pub(crate) struct Pump {
 }
 
 /// An attached receiving link, on a session of its own.
-struct Link {
+pub(crate) struct Link {
     receiver: fe2o3_amqp::Receiver,
     connection: Arc<Connection>,
     // After the link, so that it is dropped second.
@@ -96,7 +96,7 @@ impl Pump {
         while !self.stop.is_cancelled() {
             let attached = tokio::select! {
                 () = self.stop.cancelled() => return,
-                attached = self.attach() => attached,
+                attached = Link::attach(&self.shared, &self.queue, None) => attached,
             };
             let error = match attached {
                 Ok(mut link) => {
@@ -131,46 +131,6 @@ impl Pump {
                 () = sleep(pause) => {}
             }
         }
-    }
-
-    async fn attach(&self) -> Result<Link, Error> {
-        let connection = self.shared.connection(None).await?;
-        let token_is_new = connection.authorise(&self.queue).await?;
-        match self.try_attach(&connection).await {
-            // The token that was put earlier is no longer good.
-            Err(error) if error.is_unauthorised() && !token_is_new => {
-                connection.claims().forget(&self.queue).await;
-                connection.authorise(&self.queue).await?;
-                self.try_attach(&connection).await
-            }
-            attached => attached,
-        }
-    }
-
-    async fn try_attach(&self, connection: &Arc<Connection>) -> Result<Link, Error> {
-        let allowed = self.shared.settings.timeouts.attach;
-        let mut session = connection.session().await?;
-        let attaching = fe2o3_amqp::Receiver::builder()
-            .name(format!("{}-receiver-{}", self.queue, Uuid::new_v4().simple()))
-            .source(self.queue.as_ref())
-            .credit_mode(CreditMode::Manual)
-            .attach(&mut session);
-        let attached = tokio::select! {
-            attached = timeout(allowed, attaching) => match attached {
-                Ok(attached) => attached.map_err(Cause::from),
-                Err(_) => Err(Cause::TimedOut(allowed)),
-            },
-            () = connection.closed().cancelled() => Err(connection.end()),
-        };
-        let receiver = attached.map_err(|source| Error::Attach {
-            entity: self.queue.to_string(),
-            source,
-        })?;
-        Ok(Link {
-            receiver,
-            connection: Arc::clone(connection),
-            session,
-        })
     }
 
     /// Receives until the link is lost (`Some`) or the receiver is closed (`None`).
@@ -293,17 +253,7 @@ impl Pump {
             while let Ok(Ok(delivery)) = timeout(HAND_OVER, link.receiver.recv::<Body<Value>>()).await {
                 link.release(delivery.into_parts().0).await;
             }
-            let Link {
-                receiver,
-                mut session,
-                ..
-            } = link;
-            if let Err(error) = receiver.close().await {
-                tracing::debug!(%error, "receiving link closed with an error");
-            }
-            if let Err(error) = session.end().await {
-                tracing::debug!(%error, "session ended with an error");
-            }
+            link.close(allowed).await;
         };
         if timeout(allowed, closing).await.is_err() {
             tracing::debug!(%queue, "receiving link not closed within the time allowed");
@@ -312,6 +262,72 @@ impl Pump {
 }
 
 impl Link {
+    /// Authorises and attaches, with no credit yet, on a connection that is waited for until `deadline`
+    /// (`None`: for as long as it takes).
+    pub(crate) async fn attach(
+        shared: &Shared,
+        queue: &str,
+        deadline: Option<Instant>,
+    ) -> Result<Self, Error> {
+        let connection = shared.connection(deadline).await?;
+        let allowed = shared.settings.timeouts.attach;
+        let token_is_new = connection.authorise(queue).await?;
+        match Self::try_attach(&connection, queue, allowed).await {
+            // The token that was put earlier is no longer good.
+            Err(error) if error.is_unauthorised() && !token_is_new => {
+                connection.claims().forget(queue).await;
+                connection.authorise(queue).await?;
+                Self::try_attach(&connection, queue, allowed).await
+            }
+            attached => attached,
+        }
+    }
+
+    async fn try_attach(connection: &Arc<Connection>, queue: &str, allowed: Duration) -> Result<Self, Error> {
+        let mut session = connection.session().await?;
+        let attaching = fe2o3_amqp::Receiver::builder()
+            .name(format!("{queue}-receiver-{}", Uuid::new_v4().simple()))
+            .source(queue)
+            .credit_mode(CreditMode::Manual)
+            .attach(&mut session);
+        let attached = tokio::select! {
+            attached = timeout(allowed, attaching) => match attached {
+                Ok(attached) => attached.map_err(Cause::from),
+                Err(_) => Err(Cause::TimedOut(allowed)),
+            },
+            () = connection.closed().cancelled() => Err(connection.end()),
+        };
+        let receiver = attached.map_err(|source| Error::Attach {
+            entity: queue.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            receiver,
+            connection: Arc::clone(connection),
+            session,
+        })
+    }
+
+    /// Closes link and session in order, within `allowed`.
+    pub(crate) async fn close(self, allowed: Duration) {
+        let Self {
+            receiver,
+            mut session,
+            ..
+        } = self;
+        let closing = async {
+            if let Err(error) = receiver.close().await {
+                tracing::debug!(%error, "receiving link closed with an error");
+            }
+            if let Err(error) = session.end().await {
+                tracing::debug!(%error, "session ended with an error");
+            }
+        };
+        if timeout(allowed, closing).await.is_err() {
+            tracing::debug!("receiving link not closed within the time allowed");
+        }
+    }
+
     /// Settles a delivery on the link as released. For one that `$management` has settled this only clears
     /// the link's books: its lock is gone, so the broker has nothing to release.
     async fn release(&self, info: DeliveryInfo) {

@@ -15,6 +15,7 @@
 
 mod access;
 mod broker;
+mod checks;
 mod faults;
 mod locks;
 mod messages;
