@@ -5,7 +5,7 @@ pub mod azurite;
 pub mod cluster;
 pub mod postgres;
 pub mod process;
-mod servicebus;
+pub mod servicebus;
 mod services;
 pub mod settings;
 
@@ -29,13 +29,13 @@ use settings::Settings;
 pub const NAMESPACE: &str = "popularity-reports";
 
 /// The user of the demonstration's tokens.
-const USER: &str = "5f2c1a7e-3d84-4b6f-9a10-2c7d8e9f0a1b";
+pub const USER: &str = "5f2c1a7e-3d84-4b6f-9a10-2c7d8e9f0a1b";
 
 /// The administrator of the demonstration's tokens.
 const ADMIN: &str = "0b9d3c52-7e16-4f8a-b2c4-6d1e5f7a8b90";
 
 /// How long those tokens are good for.
-const TOKEN_LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
+pub const TOKEN_LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// Which of a checkout's platforms: they share the cluster and nothing else.
 #[derive(Clone, Copy, PartialEq, Eq)]

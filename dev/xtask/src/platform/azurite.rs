@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use xshell::cmd;
 
 use super::{Base, process::Service};
-use crate::steps::step;
+use crate::{project::Project, steps::step};
 
 pub const NAME: &str = "azurite";
 pub const STOP: Signal = Signal::TERM;
@@ -20,7 +20,7 @@ const ACCOUNT: &str = "reports";
 /// # Errors
 /// When it cannot be installed, does not start or does not answer.
 pub fn up(base: &Base) -> Result<()> {
-    let script = install(base)?;
+    let script = install(base.project)?.join(SCRIPT);
     let location = base.dir.join("azurite");
     fs::create_dir_all(&location)?;
     let port = base.settings.ports.blob;
@@ -65,28 +65,32 @@ pub fn endpoint(base: &Base, host: &str) -> String {
     format!("http://{host}:{}/{ACCOUNT}", base.settings.ports.blob)
 }
 
-/// Installs the locked packages, once for all checkouts, and tells where the program is.
-fn install(base: &Base) -> Result<PathBuf> {
-    let locked = base.project.root.join("dev/azurite");
+/// Its program, in the folder of [`install`].
+const SCRIPT: &str = "node_modules/azurite/dist/src/blob/main.js";
+
+/// Installs the locked packages, once for all checkouts, and tells in which folder.
+///
+/// # Errors
+/// When npm fails.
+pub fn install(project: &Project) -> Result<PathBuf> {
+    let locked = project.root.join("dev/azurite");
     let lock = fs::read(locked.join("package-lock.json"))?;
-    let place = base
-        .project
+    let place = project
         .cache
         .join("azurite")
         .join(&crate::hash::sha256_hex(&lock)[..16]);
-    let script = place.join("node_modules/azurite/dist/src/blob/main.js");
-    if !script.exists() {
+    if !place.join(SCRIPT).exists() {
         step("install Azurite from npm", || {
             fs::create_dir_all(&place)?;
             for file in ["package.json", "package-lock.json"] {
                 fs::copy(locked.join(file), place.join(file))?;
             }
             Ok(cmd!(
-                base.project.sh,
+                project.sh,
                 "npm ci --prefix {place} --omit optional --no-audit --no-fund --loglevel error"
             )
             .run()?)
         })?;
     }
-    Ok(script)
+    Ok(place)
 }

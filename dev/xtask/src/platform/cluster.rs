@@ -26,6 +26,10 @@ const KIND: &str = "popularity-reports";
 pub struct Cluster<'p> {
     project: &'p Project,
     sort: Sort,
+    /// kind's program.
+    kind: PathBuf,
+    /// The image of kind's node, when it is not to be the one that this kind is made for.
+    node_image: Option<String>,
     /// Who uses it, with the reason that another checkout cannot.
     owner_file: PathBuf,
 }
@@ -61,7 +65,20 @@ impl<'p> Cluster<'p> {
         Self {
             project,
             sort,
+            kind: "kind".into(),
+            node_image: None,
             owner_file: project.state.join("cluster.json"),
+        }
+    }
+
+    /// The kind cluster, made by the program `kind`; its node is of `node_image`, or of the image that this
+    /// kind is made for.
+    pub fn kind(project: &'p Project, kind: PathBuf, node_image: Option<String>) -> Self {
+        Self {
+            sort: Sort::Kind,
+            kind,
+            node_image,
+            ..Self::new(project)
         }
     }
 
@@ -95,15 +112,19 @@ impl<'p> Cluster<'p> {
     }
 
     fn start(&self) -> Result<()> {
-        let sh = &self.project.sh;
+        let (sh, kind) = (&self.project.sh, &self.kind);
         match self.sort {
             Sort::Bundled => Ok(cmd!(sh, "dev/cluster/cluster up").run()?),
             Sort::Kind if self.is_up() => Ok(()),
             Sort::Kind => {
                 let kubeconfig = self.kubeconfig()?;
-                let config = "kind-config.yaml";
-                Ok(cmd!(sh, "kind create cluster --name {KIND} --config {config} --kubeconfig {kubeconfig} --wait 180s")
-                    .run()?)
+                let image = self.node_image.as_ref().map(|image| format!("--image={image}"));
+                Ok(cmd!(
+                    sh,
+                    "{kind} create cluster --name {KIND} --config kind-config.yaml {image...}
+                     --kubeconfig {kubeconfig} --wait 180s"
+                )
+                .run()?)
             }
         }
     }
@@ -127,12 +148,16 @@ impl<'p> Cluster<'p> {
             return write_private(&self.owner_file, &serde_json::to_string(&owner)?);
         }
         if owner.started {
-            let sh = &self.project.sh;
+            let (sh, kind) = (&self.project.sh, &self.kind);
             match self.sort {
                 Sort::Bundled => cmd!(sh, "dev/cluster/cluster down").run()?,
                 Sort::Kind => {
                     let kubeconfig = self.kubeconfig()?;
-                    cmd!(sh, "kind delete cluster --name {KIND} --kubeconfig {kubeconfig}").run()?;
+                    cmd!(
+                        sh,
+                        "{kind} delete cluster --name {KIND} --kubeconfig {kubeconfig}"
+                    )
+                    .run()?;
                 }
             }
         } else {
@@ -151,7 +176,7 @@ impl<'p> Cluster<'p> {
 
     /// Whether all of it runs.
     pub fn is_up(&self) -> bool {
-        let sh = &self.project.sh;
+        let (sh, kind) = (&self.project.sh, &self.kind);
         match self.sort {
             Sort::Bundled => cmd!(sh, "dev/cluster/cluster status")
                 .quiet()
@@ -159,7 +184,7 @@ impl<'p> Cluster<'p> {
                 .ignore_stderr()
                 .run()
                 .is_ok(),
-            Sort::Kind => cmd!(sh, "kind get clusters")
+            Sort::Kind => cmd!(sh, "{kind} get clusters")
                 .quiet()
                 .ignore_stderr()
                 .read()
@@ -224,7 +249,7 @@ impl<'p> Cluster<'p> {
     /// # Errors
     /// When it is not there and cannot be built.
     pub fn kubectl_program(&self) -> Result<PathBuf> {
-        if self.sort == Sort::Kind {
+        if self.sort == Sort::Kind && tools::on_path(self.project, "kubectl") {
             return Ok("kubectl".into());
         }
         let kc = kc(self.project)?;
@@ -240,13 +265,26 @@ impl<'p> Cluster<'p> {
     /// # Errors
     /// When the node does not take it.
     pub fn load(&self, archive: &Path) -> Result<()> {
-        let sh = &self.project.sh;
+        let (sh, kind) = (&self.project.sh, &self.kind);
         match self.sort {
             Sort::Bundled => Ok(cmd!(sh, "dev/cluster/cluster load {archive}")
                 .ignore_stdout()
                 .run()?),
-            Sort::Kind => Ok(cmd!(sh, "kind load image-archive {archive} --name {KIND}").run()?),
+            Sort::Kind => Ok(cmd!(sh, "{kind} load image-archive {archive} --name {KIND}").run()?),
         }
+    }
+
+    /// Brings images that Docker has onto kind's node.
+    ///
+    /// # Errors
+    /// When Docker has not got one of them, or the node does not take it.
+    pub fn load_from_docker(&self, images: &[String]) -> Result<()> {
+        let kind = &self.kind;
+        Ok(cmd!(
+            self.project.sh,
+            "{kind} load docker-image {images...} --name {KIND}"
+        )
+        .run()?)
     }
 
     /// The address at which pods reach programs on this machine.
@@ -313,14 +351,21 @@ impl<'p> Cluster<'p> {
 /// # Errors
 /// When it cannot be built.
 pub fn kc(project: &Project) -> Result<PathBuf> {
-    let dir = match std::env::var_os("KC_DIR") {
-        Some(dir) if !dir.is_empty() => dir.into(),
-        _ => base_dir("XDG_STATE_HOME", ".local/state")?.join("kc"),
-    };
-    let kc = dir.join("bin/kc");
+    let kc = kc_folder()?.join("bin/kc");
     if !kc.exists() {
         tools::need_go(project)?;
         cmd!(project.sh, "dev/cluster/cluster build").run()?;
     }
     Ok(kc)
+}
+
+/// The folder of the bundled cluster's programs and state.
+///
+/// # Errors
+/// When there is no home folder.
+pub fn kc_folder() -> Result<PathBuf> {
+    match std::env::var_os("KC_DIR") {
+        Some(dir) if !dir.is_empty() => Ok(dir.into()),
+        _ => Ok(base_dir("XDG_STATE_HOME", ".local/state")?.join("kc")),
+    }
 }

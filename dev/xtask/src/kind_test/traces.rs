@@ -1,0 +1,135 @@
+//! What a container engine and a kind node leave behind on a machine that they were run on carelessly.
+
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
+
+use anyhow::{Context, Result};
+
+/// What belongs to the bundled cluster, which may start or stop meanwhile.
+const BUNDLED: &[&str] = &[
+    "KUBE-", "CNI-", "KC-", "cni0", "kube0", "kubepods", "veth", "/kc/",
+];
+
+/// Settings of the kernel that count or tell something, and so change by themselves.
+const COUNTERS: &[&str] = &[
+    "/proc/sys/fs/dentry-state",
+    "/proc/sys/fs/file-nr",
+    "/proc/sys/fs/inode-nr",
+    "/proc/sys/fs/inode-state",
+    "/proc/sys/fs/aio-nr",
+    "/proc/sys/fs/quota",
+    "/proc/sys/fs/binfmt_misc",
+    "/proc/sys/kernel/random",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/kernel/pty/nr",
+    "/proc/sys/kernel/tainted",
+];
+
+/// Where engines put their things, unless told otherwise.
+const PLACES: &[&str] = &[
+    "/lib/modules",
+    "/run/docker",
+    "/run/docker.sock",
+    "/run/docker.pid",
+    "/var/lib/docker",
+    "/root/.kube/config",
+];
+
+/// The state of the machine, one fact a line.
+pub struct Traces(BTreeSet<String>);
+
+impl Traces {
+    /// # Errors
+    /// When something cannot be read.
+    pub fn read() -> Result<Self> {
+        let mut facts = BTreeSet::new();
+        for program in ["iptables-save", "ip6tables-save"] {
+            let out = Command::new(program)
+                .output()
+                .with_context(|| program.to_owned())?;
+            for line in String::from_utf8_lossy(&out.stdout).lines() {
+                // a chain's counters are in brackets
+                let rule = line.split(" [").next().unwrap_or_default();
+                if !rule.starts_with('#') && rule != "COMMIT" && !rule.starts_with('*') {
+                    facts.insert(format!("{program}: {rule}"));
+                }
+            }
+        }
+        for link in fs::read_dir("/sys/class/net")? {
+            facts.insert(format!("network device {}", link?.file_name().display()));
+        }
+        for line in fs::read_to_string("/proc/self/mounts")?.lines() {
+            facts.insert(format!("mount {line}"));
+        }
+        for hierarchy in fs::read_dir("/sys/fs/cgroup")? {
+            for entry in fs::read_dir(hierarchy?.path())? {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    facts.insert(format!("cgroup {}", entry.path().display()));
+                }
+            }
+        }
+        for folder in [
+            "/proc/sys/fs",
+            "/proc/sys/kernel",
+            "/proc/sys/vm",
+            "/proc/sys/net/bridge",
+            "/proc/sys/net/ipv4/conf/all",
+            "/proc/sys/net/ipv4/conf/default",
+            "/proc/sys/net/ipv6/conf/all",
+            "/proc/sys/net/ipv6/conf/default",
+        ] {
+            settings(Path::new(folder), &mut facts)?;
+        }
+        settings(Path::new("/proc/sys/net/ipv4/ip_forward"), &mut facts)?;
+        for place in PLACES {
+            if Path::new(place).exists() {
+                facts.insert(format!("file {place}"));
+            }
+        }
+        for process in fs::read_dir("/proc")? {
+            // it may have ended since
+            let name = fs::read_to_string(process?.path().join("comm")).unwrap_or_default();
+            if ["dockerd", "docker-proxy", "docker-init"].contains(&name.trim()) {
+                facts.insert(format!("process {}", name.trim()));
+            }
+        }
+        facts.retain(|fact| !BUNDLED.iter().any(|mark| fact.contains(mark)));
+        Ok(Self(facts))
+    }
+
+    /// What was not there before, and what was there and no longer is.
+    pub fn differences(&self, later: &Self) -> Vec<String> {
+        let gone = self.0.difference(&later.0).map(|fact| format!("- {fact}"));
+        let new = later.0.difference(&self.0).map(|fact| format!("+ {fact}"));
+        gone.chain(new).collect()
+    }
+}
+
+/// The values of all settings at or below the path that can be read.
+fn settings(path: &Path, facts: &mut BTreeSet<String>) -> Result<()> {
+    if COUNTERS.iter().any(|counter| path.starts_with(counter)) || !path.exists() {
+        return Ok(());
+    }
+    if path.is_dir() {
+        for entry in fs::read_dir(path)? {
+            settings(&entry?.path(), facts)?;
+        }
+    } else if let Ok(value) = fs::read_to_string(path) {
+        facts.insert(format!("{} = {}", path.display(), value.trim()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_and_what_goes_is_a_difference() {
+        let facts = |facts: &[&str]| Traces(facts.iter().map(|fact| (*fact).to_owned()).collect());
+        assert_eq!(
+            facts(&["file a", "file b"]).differences(&facts(&["file b", "file c"])),
+            ["- file a", "+ file c"]
+        );
+    }
+}
