@@ -111,10 +111,24 @@ impl<'p> Cluster<'p> {
         self.start()
     }
 
+    /// Names of Services, by which `helm test` asks the API.
+    fn need_dns(&self) -> Result<()> {
+        let get = self
+            .kubectl()?
+            .args(["--namespace", "kube-system", "get", "deployment", "coredns"]);
+        if get.quiet().ignore_stdout().ignore_stderr().run().is_ok() {
+            return Ok(());
+        }
+        Ok(cmd!(self.project.sh, "dev/cluster/cluster dns").run()?)
+    }
+
     fn start(&self) -> Result<()> {
         let (sh, kind) = (&self.project.sh, &self.kind);
         match self.sort {
-            Sort::Bundled => Ok(cmd!(sh, "dev/cluster/cluster up").run()?),
+            Sort::Bundled => {
+                cmd!(sh, "dev/cluster/cluster up").run()?;
+                self.need_dns()
+            }
             Sort::Kind if self.is_up() => Ok(()),
             Sort::Kind => {
                 let kubeconfig = self.kubeconfig()?;
