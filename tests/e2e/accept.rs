@@ -4,14 +4,14 @@ use reqwest::header::{LOCATION, RETRY_AFTER};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use testkit::reports::SOON;
-use testkit::{Api, in_a_world, tokens, until};
+use testkit::{Part, Release, in_a_world, tokens, until};
 use uuid::Uuid;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_post_is_accepted_as_pending_and_leaves_one_row_one_message_and_one_custom_resource() {
     in_a_world(async |world| {
-        let api = Api::setup(world).start_api().await;
-        let application = api.application();
+        let release = Release::setup(world).without(Part::Operator).install().await;
+        let application = release.application();
 
         let answer = application.request(&json!({"minRatings": 3})).await;
 
@@ -63,9 +63,9 @@ async fn a_post_is_accepted_as_pending_and_leaves_one_row_one_message_and_one_cu
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_without_a_good_token_gets_anything_and_nothing_is_written() {
     in_a_world(async |world| {
-        let api = Api::setup(world).start_api().await;
+        let release = Release::setup(world).without(Part::Operator).install().await;
         let user = Uuid::new_v4();
-        let id = api
+        let id = release
             .application_of(&tokens::a_user(user))
             .accepted(&json!({}))
             .await;
@@ -76,8 +76,8 @@ async fn nobody_without_a_good_token_gets_anything_and_nothing_is_written() {
             tokens::a_user(user).claim("aud", "something"),
             tokens::a_user(user).claim("userid", "not-a-uuid"),
         ];
-        let mut applications: Vec<_> = bad.iter().map(|token| api.application_of(token)).collect();
-        applications.push(api.application().anonymous());
+        let mut applications: Vec<_> = bad.iter().map(|token| release.application_of(token)).collect();
+        applications.push(release.application().anonymous());
         for application in applications {
             let posted = application.request(&json!({})).await;
             assert_eq!(posted.status, StatusCode::UNAUTHORIZED, "{}", posted.body);
@@ -85,10 +85,13 @@ async fn nobody_without_a_good_token_gets_anything_and_nothing_is_written() {
             assert_eq!(application.report(id).await.status, StatusCode::UNAUTHORIZED);
         }
         // Another user's report is not there; an administrator sees it.
-        assert_eq!(api.application().report(id).await.status, StatusCode::NOT_FOUND);
+        assert_eq!(
+            release.application().report(id).await.status,
+            StatusCode::NOT_FOUND
+        );
         let administrator = tokens::a_user(Uuid::new_v4()).admin();
         assert_eq!(
-            api.application_of(&administrator).report(id).await.status,
+            release.application_of(&administrator).report(id).await.status,
             StatusCode::OK
         );
 
@@ -100,8 +103,8 @@ async fn nobody_without_a_good_token_gets_anything_and_nothing_is_written() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_idempotency_key_makes_one_report_and_another_body_is_refused() {
     in_a_world(async |world| {
-        let api = Api::setup(world).start_api().await;
-        let application = api.application();
+        let release = Release::setup(world).without(Part::Operator).install().await;
+        let application = release.application();
         let post = async |body: serde_json::Value| {
             let headers = [("idempotency-key", "order-7")];
             let answer = application.send(Method::POST, "/reports/popularity", &headers, Some(&body));

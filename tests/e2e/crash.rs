@@ -1,20 +1,13 @@
 //! The crash points a to h of docs/ARCHITECTURE.md: the process is aborted at that very place, and what
-//! should follow follows.
+//! should follow follows. The container stays down until the test has looked.
 
-use std::os::unix::process::ExitStatusExt as _;
-use std::process::ExitStatus;
 use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use testkit::client::{Application, Response};
 use testkit::reports::SOON;
-use testkit::{Api, Operator, in_a_world, throughout, until};
-
-/// SIGABRT: what an abort looks like from outside.
-fn aborted(status: ExitStatus) -> bool {
-    status.signal() == Some(6)
-}
+use testkit::{Part, Release, in_a_world, throughout, until};
 
 async fn post(application: &Application, key: &str) -> Option<Response> {
     let headers = [("idempotency-key", key)];
@@ -27,17 +20,19 @@ async fn post(application: &Application, key: &str) -> Option<Response> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_an_api_killed_before_the_commit_leaves_nothing_and_the_retry_makes_one_report() {
     in_a_world(async |world| {
-        let _operator = Operator::setup(world).start_operator().await;
-        let mut crashing = Api::setup(world).crash_at("api.before-commit").start_api().await;
+        let release = Release::setup(world)
+            .crash_at(Part::Api, "api.before-commit")
+            .install()
+            .await;
         let user = testkit::tokens::a_user(uuid::Uuid::new_v4());
 
-        let answer = post(&crashing.application_of(&user), "a").await;
+        let answer = post(&release.application_of(&user), "a").await;
         assert!(answer.is_none(), "{answer:?}");
-        assert!(aborted(crashing.program.exited(SOON).await));
+        release.crashed(Part::Api, SOON).await;
         assert!(world.database.reports().await.is_empty());
 
-        let api = Api::setup(world).start_api().await;
-        let application = api.application_of(&user);
+        release.start_again(Part::Api).await;
+        let application = release.application_of(&user);
         let answer = post(&application, "a").await.unwrap();
         assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.body);
         let id = answer.report_id();
@@ -52,12 +47,16 @@ async fn a_an_api_killed_before_the_commit_leaves_nothing_and_the_retry_makes_on
 #[tokio::test(flavor = "multi_thread")]
 async fn b_an_api_killed_after_the_commit_loses_no_report_and_the_retry_finds_it() {
     in_a_world(async |world| {
-        let mut crashing = Api::setup(world).crash_at("api.after-commit").start_api().await;
+        let release = Release::setup(world)
+            .without(Part::Operator)
+            .crash_at(Part::Api, "api.after-commit")
+            .install()
+            .await;
         let user = testkit::tokens::a_user(uuid::Uuid::new_v4());
 
-        let answer = post(&crashing.application_of(&user), "b").await;
+        let answer = post(&release.application_of(&user), "b").await;
         assert!(answer.is_none(), "{answer:?}");
-        assert!(aborted(crashing.program.exited(SOON).await));
+        release.crashed(Part::Api, SOON).await;
         let ids = world.database.reports().await;
         assert_eq!(ids.len(), 1);
         assert!(
@@ -65,10 +64,10 @@ async fn b_an_api_killed_after_the_commit_loses_no_report_and_the_retry_finds_it
             "it died before the custom resource"
         );
 
-        let _operator = Operator::setup(world).start_operator().await;
+        release.scale(Part::Operator, 1).await;
         world.completed_everywhere(ids[0]).await;
-        let api = Api::setup(world).start_api().await;
-        let application = api.application_of(&user);
+        release.start_again(Part::Api).await;
+        let application = release.application_of(&user);
         assert_eq!(post(&application, "b").await.unwrap().report_id(), ids[0]);
         assert_eq!(world.database.reports().await, ids);
     })
@@ -78,21 +77,19 @@ async fn b_an_api_killed_after_the_commit_loses_no_report_and_the_retry_finds_it
 #[tokio::test(flavor = "multi_thread")]
 async fn c_a_relay_killed_after_the_broker_accepted_sends_again_and_one_job_comes_of_it() {
     in_a_world(async |world| {
-        let api = Api::setup(world).start_api().await;
-        let application = api.application();
-        let mut crashing = Operator::setup(world)
-            .named("operator-1")
-            .crash_at("relay.after-accept")
-            .start_operator()
+        let release = Release::setup(world)
+            .crash_at(Part::Operator, "relay.after-accept")
+            .install()
             .await;
+        let application = release.application();
 
         let id = application.accepted(&json!({})).await;
-        assert!(aborted(crashing.program.exited(SOON).await));
+        release.crashed(Part::Operator, SOON).await;
         let messages = world.database.outbox(id).await;
         assert!(messages[0]["processed_at"].is_null(), "not marked: {messages:?}");
         assert_eq!(world.broker.accepted().await, 1, "but accepted");
 
-        let _operator = Operator::setup(world).named("operator-2").start_operator().await;
+        release.start_again(Part::Operator).await;
         world.completed_everywhere(id).await;
         assert_eq!(world.database.report(id).await.unwrap().attempts(), 1);
         assert_eq!(
@@ -111,20 +108,18 @@ async fn c_a_relay_killed_after_the_broker_accepted_sends_again_and_one_job_come
 #[tokio::test(flavor = "multi_thread")]
 async fn d_a_consumer_killed_after_the_dispatch_gets_the_message_again_and_completes_it() {
     in_a_world(async |world| {
-        let api = Api::setup(world).start_api().await;
-        let application = api.application();
-        let mut crashing = Operator::setup(world)
-            .named("operator-1")
-            .crash_at("consumer.after-dispatch")
-            .start_operator()
+        let release = Release::setup(world)
+            .crash_at(Part::Operator, "consumer.after-dispatch")
+            .install()
             .await;
+        let application = release.application();
 
         let id = application.accepted(&json!({})).await;
-        assert!(aborted(crashing.program.exited(SOON).await));
+        release.crashed(Part::Operator, SOON).await;
         assert!(world.database.report(id).await.unwrap().has("dispatched_at"));
         assert_eq!(world.broker.waiting().await, 1, "the message was not completed");
 
-        let _operator = Operator::setup(world).named("operator-2").start_operator().await;
+        release.start_again(Part::Operator).await;
         world.completed_everywhere(id).await;
         let drained = async || (world.broker.waiting().await == 0).then_some(());
         until("the message is delivered again and completed", SOON, drained).await;
@@ -138,16 +133,14 @@ async fn d_a_consumer_killed_after_the_dispatch_gets_the_message_again_and_compl
 #[tokio::test(flavor = "multi_thread")]
 async fn e_a_controller_killed_after_the_job_adopts_it() {
     in_a_world(async |world| {
-        let api = Api::setup(world).start_api().await;
-        let application = api.application();
-        let mut crashing = Operator::setup(world)
-            .named("operator-1")
-            .crash_at("controller.after-job")
-            .start_operator()
+        let release = Release::setup(world)
+            .crash_at(Part::Operator, "controller.after-job")
+            .install()
             .await;
+        let application = release.application();
 
         let id = application.accepted(&json!({})).await;
-        assert!(aborted(crashing.program.exited(SOON).await));
+        release.crashed(Part::Operator, SOON).await;
         let job = world.job(id).await.expect("it died after the Job");
         let status = world.custom_resource(id).await.unwrap().status;
         assert!(
@@ -155,7 +148,7 @@ async fn e_a_controller_killed_after_the_job_adopts_it() {
             "before the status"
         );
 
-        let _operator = Operator::setup(world).named("operator-2").start_operator().await;
+        release.start_again(Part::Operator).await;
         let report = world.completed_everywhere(id).await;
         assert_eq!(
             report.status.unwrap().job.unwrap().uid,
@@ -171,12 +164,11 @@ async fn e_a_controller_killed_after_the_job_adopts_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn f_an_exporter_killed_while_uploading_leaves_nothing_visible_and_the_next_attempt_starts_clean() {
     in_a_world(async |world| {
-        let api = Api::setup(world).start_api().await;
-        let application = api.application();
-        let _operator = Operator::setup(world)
+        let release = Release::setup(world)
             .exporter_crashes_at("exporter.uploading.attempt-1")
-            .start_operator()
+            .install()
             .await;
+        let application = release.application();
 
         let id = application.accepted(&json!({})).await;
         let failed_once = async || {
@@ -197,12 +189,11 @@ async fn f_an_exporter_killed_while_uploading_leaves_nothing_visible_and_the_nex
 #[tokio::test(flavor = "multi_thread")]
 async fn g_an_exporter_killed_after_the_commit_is_followed_by_one_that_adopts_the_file() {
     in_a_world(async |world| {
-        let api = Api::setup(world).start_api().await;
-        let application = api.application();
-        let _operator = Operator::setup(world)
+        let release = Release::setup(world)
             .exporter_crashes_at("exporter.after-commit.attempt-1")
-            .start_operator()
+            .install()
             .await;
+        let application = release.application();
 
         let id = application.accepted(&json!({})).await;
         let name = format!("{id}.csv");
@@ -224,16 +215,14 @@ async fn g_an_exporter_killed_after_the_commit_is_followed_by_one_that_adopts_th
 #[tokio::test(flavor = "multi_thread")]
 async fn h_an_operator_killed_before_the_final_status_publishes_it_after_its_restart() {
     in_a_world(async |world| {
-        let api = Api::setup(world).start_api().await;
-        let application = api.application();
-        let mut crashing = Operator::setup(world)
-            .named("operator-1")
-            .crash_at("controller.before-final-status")
-            .start_operator()
+        let release = Release::setup(world)
+            .crash_at(Part::Operator, "controller.before-final-status")
+            .install()
             .await;
+        let application = release.application();
 
         let id = application.accepted(&json!({})).await;
-        assert!(aborted(crashing.program.exited(SOON).await));
+        release.crashed(Part::Operator, SOON).await;
         world.row_is(id, "Completed").await;
         let phase = |report: crds::PopularityReport| report.status.and_then(|status| status.phase);
         let stays = async || {
@@ -252,7 +241,7 @@ async fn h_an_operator_killed_before_the_final_status_publishes_it_after_its_res
             "REST does"
         );
 
-        let _operator = Operator::setup(world).named("operator-2").start_operator().await;
+        release.start_again(Part::Operator).await;
         world.completed_everywhere(id).await;
     })
     .await;

@@ -7,7 +7,7 @@ use kube::ResourceExt as _;
 use kube::api::{DeleteParams, EvictParams};
 use serde_json::json;
 use testkit::reports::SOON;
-use testkit::{Api, Operator, World, in_a_world, until};
+use testkit::{Part, Release, World, in_a_world, until};
 use uuid::Uuid;
 
 /// Requests a report, and waits until its exporter is held by a lock that the test has taken before.
@@ -25,14 +25,13 @@ async fn exporting(world: &World, application: &testkit::client::Application) ->
 #[tokio::test(flavor = "multi_thread")]
 async fn a_permanently_refused_blob_write_fails_at_the_first_attempt() {
     in_a_world(async |world| {
-        let mut environment = world.exporter_environment();
-        let storage = environment.get_mut("AZURE_STORAGE_CONNECTION_STRING").unwrap();
+        let storage = &world.environment(Part::Exporter)["AZURE_STORAGE_CONNECTION_STRING"];
         let wrong_key = storage.replace("AccountKey=", "AccountKey=AAAA");
-        *storage = wrong_key;
-        world.cluster.set_exporter_secret(environment).await;
-        let _operator = Operator::setup(world).start_operator().await;
-        let api = Api::setup(world).start_api().await;
-        let application = api.application();
+        let release = Release::setup(world)
+            .secret(Part::Exporter, "AZURE_STORAGE_CONNECTION_STRING", &wrong_key)
+            .install()
+            .await;
+        let application = release.application();
 
         let id = application.accepted(&json!({})).await;
 
@@ -65,10 +64,9 @@ async fn a_permanently_refused_blob_write_fails_at_the_first_attempt() {
 async fn a_missing_source_table_fails_at_the_first_attempt() {
     in_a_world(async |world| {
         world.database.execute("DROP TABLE album_artists").await;
-        let _operator = Operator::setup(world).start_operator().await;
-        let api = Api::setup(world).start_api().await;
+        let release = Release::setup(world).install().await;
 
-        let id = api.application().accepted(&json!({})).await;
+        let id = release.application().accepted(&json!({})).await;
 
         let message = world.failed_everywhere(id, "CatalogRejected", 1).await;
         assert!(message.contains("album_artists"), "{message}");
@@ -79,21 +77,17 @@ async fn a_missing_source_table_fails_at_the_first_attempt() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_catalogue_that_stays_away_fails_after_every_retry() {
     in_a_world(async |world| {
-        let mut environment = world.exporter_environment();
         // Nobody listens on port 1.
-        let mut nowhere = world.platform.as_pods_see(&world.database.exporter);
+        let mut nowhere = world.platform.as_pods_see(&world.database.url(Part::Exporter));
         nowhere.set_port(Some(1)).unwrap();
-        environment.insert("CATALOG_DATABASE_URL".to_owned(), nowhere.to_string());
-        environment.insert("EXPORTER_PATIENCE".to_owned(), "1s".to_owned());
-        environment.insert("EXPORTER_PATIENCE".to_owned(), "1s".to_owned());
-        world.cluster.set_exporter_secret(environment).await;
-        let _operator = Operator::setup(world)
-            .set("EXPORTER_BACKOFF_LIMIT", "1")
-            .start_operator()
+        let release = Release::setup(world)
+            .secret(Part::Exporter, "CATALOG_DATABASE_URL", nowhere.as_str())
+            .env(Part::Exporter, "EXPORTER_PATIENCE", "1s")
+            .value("exporter.backoffLimit", 1)
+            .install()
             .await;
-        let api = Api::setup(world).start_api().await;
 
-        let id = api.application().accepted(&json!({})).await;
+        let id = release.application().accepted(&json!({})).await;
 
         let message = world.failed_everywhere(id, "CatalogUnavailable", 2).await;
         assert!(!message.contains("test-only"), "no password: {message}");
@@ -104,24 +98,16 @@ async fn a_catalogue_that_stays_away_fails_after_every_retry() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_catalogue_that_comes_back_between_two_attempts_gives_a_completed_report() {
     in_a_world(async |world| {
-        let target = world.platform.as_pods_see(&world.database.exporter);
-        let address = format!(
-            "{}:{}",
-            target.host_str().unwrap(),
-            target.port_or_known_default().unwrap()
-        );
-        let proxy = testkit::Proxy::start(&world.platform.pods_host, &address).await;
+        let target = world.platform.as_pods_see(&world.database.url(Part::Exporter));
+        let proxy = world.forwarder_to(&target).await;
         proxy.refuse();
-        let mut catalogue = target.clone();
-        catalogue.set_port(Some(proxy.address().port())).unwrap();
-        let mut environment = world.exporter_environment();
-        environment.insert("CATALOG_DATABASE_URL".to_owned(), catalogue.to_string());
-        environment.insert("EXPORTER_PATIENCE".to_owned(), "1s".to_owned());
-        environment.insert("EXPORTER_PATIENCE".to_owned(), "1s".to_owned());
-        world.cluster.set_exporter_secret(environment).await;
-        let _operator = Operator::setup(world).start_operator().await;
-        let api = Api::setup(world).start_api().await;
-        let application = api.application();
+        let catalogue = proxy.instead_of(&target);
+        let release = Release::setup(world)
+            .secret(Part::Exporter, "CATALOG_DATABASE_URL", catalogue.as_str())
+            .env(Part::Exporter, "EXPORTER_PATIENCE", "1s")
+            .install()
+            .await;
+        let application = release.application();
 
         let id = application.accepted(&json!({})).await;
         let failed_once = async || {
@@ -141,10 +127,9 @@ async fn a_catalogue_that_comes_back_between_two_attempts_gives_a_completed_repo
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_deleted_by_hand_ends_the_report() {
     in_a_world(async |world| {
-        let _operator = Operator::setup(world).start_operator().await;
-        let api = Api::setup(world).start_api().await;
+        let release = Release::setup(world).install().await;
         let held = world.database.hold_table("ratings").await;
-        let (id, _) = exporting(world, &api.application()).await;
+        let (id, _) = exporting(world, &release.application()).await;
 
         let job = format!("export-{id}");
         let deleted = world
@@ -166,13 +151,12 @@ async fn a_job_deleted_by_hand_ends_the_report() {
 async fn an_evicted_pod_is_replaced_and_does_not_count_as_a_failure() {
     in_a_world(async |world| {
         // Not one retry is allowed, so that an eviction which counted would end the report.
-        let _operator = Operator::setup(world)
-            .set("EXPORTER_BACKOFF_LIMIT", "0")
-            .start_operator()
+        let release = Release::setup(world)
+            .value("exporter.backoffLimit", 0)
+            .install()
             .await;
-        let api = Api::setup(world).start_api().await;
         let held = world.database.hold_table("ratings").await;
-        let (id, pod) = exporting(world, &api.application()).await;
+        let (id, pod) = exporting(world, &release.application()).await;
 
         let pods: kube::Api<Pod> = world.cluster.api();
         pods.evict(&pod.name_any(), &EvictParams::default())
@@ -201,14 +185,13 @@ async fn an_exporter_without_enough_memory_ends_the_report_and_says_so() {
             .database
             .execute("UPDATE music_albums SET title = repeat('x', 30000000) WHERE slug = 'abbey-road-1969'")
             .await;
-        let _operator = Operator::setup(world)
-            .set("EXPORTER_MEMORY", "20Mi")
-            .set("EXPORTER_BACKOFF_LIMIT", "0")
-            .start_operator()
+        let release = Release::setup(world)
+            .value("exporter.resources.memory", "20Mi")
+            .value("exporter.backoffLimit", 0)
+            .install()
             .await;
-        let api = Api::setup(world).start_api().await;
 
-        let id = api.application().accepted(&json!({})).await;
+        let id = release.application().accepted(&json!({})).await;
 
         let message = world.failed_everywhere(id, "ExporterOutOfMemory", 1).await;
         assert!(message.contains("memory limit"), "{message}");
@@ -219,7 +202,7 @@ async fn an_exporter_without_enough_memory_ends_the_report_and_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_export_over_its_deadline_ends_the_report() {
     in_a_world(async |world| {
-        let _operator = Operator::setup(world).start_operator().await;
+        let _release = Release::setup(world).without(Part::Api).install().await;
         let held = world.database.hold_table("ratings").await;
         let manifest = json!({
             "apiVersion": "reports.musicalbums.dev/v1alpha1",
@@ -252,10 +235,10 @@ async fn an_export_over_its_deadline_ends_the_report() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_is_not_there_ends_at_the_deadline_and_says_why() {
     in_a_world(async |world| {
-        let _operator = Operator::setup(world)
-            .exporter_image("popularity-reports/exporter:no-such-tag")
-            .set("EXPORTER_IMAGE_PULL_POLICY", "never")
-            .start_operator()
+        let _release = Release::setup(world)
+            .without(Part::Api)
+            .value("images.exporter", json!({"tag": "no-such-tag"}))
+            .install()
             .await;
         let manifest = json!({
             "apiVersion": "reports.musicalbums.dev/v1alpha1",
@@ -288,12 +271,11 @@ async fn an_image_that_is_not_there_ends_at_the_deadline_and_says_why() {
 #[tokio::test(flavor = "multi_thread")]
 async fn at_most_max_in_flight_exporters_live_and_the_rest_wait_in_order_and_say_so() {
     in_a_world(async |world| {
-        let _operator = Operator::setup(world)
-            .set("MAX_IN_FLIGHT", "2")
-            .start_operator()
+        let release = Release::setup(world)
+            .value("operator.maxInFlight", 2)
+            .install()
             .await;
-        let api = Api::setup(world).start_api().await;
-        let application = api.application();
+        let application = release.application();
         let held = world.database.hold_table("ratings").await;
         let mut ids = Vec::new();
         for _ in 0..2 {
@@ -335,10 +317,9 @@ async fn at_most_max_in_flight_exporters_live_and_the_rest_wait_in_order_and_say
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_killed_from_outside_is_followed_by_another_attempt() {
     in_a_world(async |world| {
-        let _operator = Operator::setup(world).start_operator().await;
-        let api = Api::setup(world).start_api().await;
+        let release = Release::setup(world).install().await;
         let held = world.database.hold_table("ratings").await;
-        let (id, pod) = exporting(world, &api.application()).await;
+        let (id, pod) = exporting(world, &release.application()).await;
 
         let pods: kube::Api<Pod> = world.cluster.api();
         let at_once = DeleteParams::default().grace_period(0);

@@ -7,7 +7,7 @@ use reqwest::StatusCode;
 use reqwest::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 use testkit::reports::SOON;
-use testkit::{Api, Operator, World, in_a_world};
+use testkit::{Release, World, in_a_world};
 
 /// What psql computes for these parameters.
 async fn expected(world: &World, parameters: &Value) -> String {
@@ -46,9 +46,8 @@ async fn download(report: &Value) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_file_is_byte_for_byte_what_psql_computes_for_every_parameter() {
     in_a_world(async |world| {
-        let _operator = Operator::setup(world).start_operator().await;
-        let api = Api::setup(world).start_api().await;
-        let application = api.application();
+        let release = Release::setup(world).install().await;
+        let application = release.application();
         let requests = [
             json!({}),
             json!({"minRatings": 0, "spreadsheetSafe": false}),
@@ -96,9 +95,8 @@ async fn the_file_is_byte_for_byte_what_psql_computes_for_every_parameter() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_average_rounded_to_one_digit_is_what_the_music_albums_service_shows() {
     in_a_world(async |world| {
-        let _operator = Operator::setup(world).start_operator().await;
-        let api = Api::setup(world).start_api().await;
-        let application = api.application();
+        let release = Release::setup(world).install().await;
+        let application = release.application();
         let id = application.accepted(&json!({})).await;
         let report = application.completed(id, SOON).await;
 
@@ -134,9 +132,8 @@ async fn the_average_rounded_to_one_digit_is_what_the_music_albums_service_shows
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gzip_file_holds_the_same_bytes() {
     in_a_world(async |world| {
-        let _operator = Operator::setup(world).start_operator().await;
-        let api = Api::setup(world).start_api().await;
-        let application = api.application();
+        let release = Release::setup(world).install().await;
+        let application = release.application();
         let request = json!({"compression": "gzip", "minRatings": 0});
         let id = application.accepted(&request).await;
         let report = application.completed(id, SOON).await;
@@ -162,9 +159,8 @@ async fn a_gzip_file_holds_the_same_bytes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_download_link_reads_its_own_file_and_nothing_else() {
     in_a_world(async |world| {
-        let _operator = Operator::setup(world).start_operator().await;
-        let api = Api::setup(world).start_api().await;
-        let application = api.application();
+        let release = Release::setup(world).install().await;
+        let application = release.application();
         let first = application.accepted(&json!({"limit": 1})).await;
         let second = application.accepted(&json!({"limit": 2})).await;
         let report = application.completed(first, SOON).await;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use testkit::reports::SOON;
-use testkit::{Api, Operator, World, in_a_world, throughout, tokens, until};
+use testkit::{Part, Release, World, in_a_world, throughout, tokens, until};
 use uuid::Uuid;
 
 /// The whole of what a person writes.
@@ -31,8 +31,7 @@ async fn apply(world: &World, name: &str, spec: serde_json::Value) -> Uuid {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_custom_resource_alone_becomes_a_completed_report_that_an_administrator_sees_over_rest() {
     in_a_world(async |world| {
-        let _operator = Operator::setup(world).start_operator().await;
-        let api = Api::setup(world).start_api().await;
+        let release = Release::setup(world).install().await;
 
         let id = apply(world, "weekly", json!({"limit": 20})).await;
 
@@ -42,7 +41,7 @@ async fn a_custom_resource_alone_becomes_a_completed_report_that_an_administrato
             Some(id.to_string()),
             "its id is its uid"
         );
-        let administrator = api.application_of(&tokens::a_user(Uuid::new_v4()).admin());
+        let administrator = release.application_of(&tokens::a_user(Uuid::new_v4()).admin());
         let body = administrator.completed(id, SOON).await;
         assert_eq!(body["result"]["file"]["rows"], 20);
         assert!(body["downloadUrl"].is_string());
@@ -60,8 +59,7 @@ async fn a_custom_resource_alone_becomes_a_completed_report_that_an_administrato
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_custom_resource_takes_job_pods_and_file_with_it() {
     in_a_world(async |world| {
-        let _operator = Operator::setup(world).start_operator().await;
-        let api = Api::setup(world).start_api().await;
+        let release = Release::setup(world).install().await;
         let id = apply(world, "gone", json!({})).await;
         let kept = apply(world, "kept", json!({"deletionPolicy": "Retain"})).await;
         world.completed_everywhere(id).await;
@@ -91,7 +89,7 @@ async fn a_deleted_custom_resource_takes_job_pods_and_file_with_it() {
             "Retain keeps the file"
         );
         // The row stays, and REST still answers.
-        let administrator = api.application_of(&tokens::a_user(Uuid::new_v4()).admin());
+        let administrator = release.application_of(&tokens::a_user(Uuid::new_v4()).admin());
         let body = administrator.report(id).await;
         assert!(matches!(body.status.as_u16(), 200 | 410), "{}", body.status);
         assert!(world.database.report(id).await.unwrap().has("cr_deleted_at"));
@@ -109,7 +107,7 @@ async fn a_deleted_custom_resource_takes_job_pods_and_file_with_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_custom_resource_deleted_during_its_export_stops_it() {
     in_a_world(async |world| {
-        let _operator = Operator::setup(world).start_operator().await;
+        let _release = Release::setup(world).without(Part::Api).install().await;
         let held = world.database.hold_table("ratings").await;
         let id = apply(world, "running", json!({})).await;
         world.row_is(id, "Processing").await;
@@ -137,7 +135,7 @@ async fn a_custom_resource_deleted_during_its_export_stops_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_wait_returns_on_success_and_on_failure() {
     in_a_world(async |world| {
-        let _operator = Operator::setup(world).start_operator().await;
+        let _release = Release::setup(world).without(Part::Api).install().await;
         let wait = [
             "wait",
             "--for=condition=Finished",
@@ -163,7 +161,7 @@ async fn kubectl_wait_returns_on_success_and_on_failure() {
 #[tokio::test(flavor = "multi_thread")]
 async fn cancel_in_the_spec_ends_the_report() {
     in_a_world(async |world| {
-        let _operator = Operator::setup(world).start_operator().await;
+        let _release = Release::setup(world).without(Part::Api).install().await;
         let held = world.database.hold_table("ratings").await;
         let id = apply(world, "unwanted", json!({})).await;
         world.row_is(id, "Processing").await;
@@ -210,7 +208,7 @@ async fn the_spec_cannot_be_changed_afterwards() {
 #[tokio::test(flavor = "multi_thread")]
 async fn at_rest_nothing_is_written() {
     in_a_world(async |world| {
-        let _operator = Operator::setup(world).start_operator().await;
+        let _release = Release::setup(world).without(Part::Api).install().await;
         let id = apply(world, "quiet", json!({})).await;
         world.completed_everywhere(id).await;
         let version = async || {

@@ -12,5 +12,6 @@ mod exporter;
 mod file;
 mod kubectl;
 mod leader;
+mod least_privilege;
 mod outage;
 mod parameters;

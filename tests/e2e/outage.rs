@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde_json::json;
 use testkit::reports::SOON;
-use testkit::{Api, Operator, Proxy, in_a_world, throughout, until};
+use testkit::{Part, Release, in_a_world, throughout, until};
 
 /// Within this time of a neighbour's return, work goes on (docs/ARCHITECTURE.md).
 const WORK_GOES_ON: Duration = Duration::from_secs(10);
@@ -13,9 +13,8 @@ const WORK_GOES_ON: Duration = Duration::from_secs(10);
 #[tokio::test(flavor = "multi_thread")]
 async fn with_service_bus_down_a_report_is_accepted_and_completes_after_it_returns() {
     in_a_world(async |world| {
-        let mut operator = Operator::setup(world).start_operator().await;
-        let api = Api::setup(world).start_api().await;
-        let application = api.application();
+        let release = Release::setup(world).install().await;
+        let application = release.application();
         // Once through, so that the operator's links are there to be broken.
         let before = application.accepted(&json!({"limit": 1})).await;
         application.completed(before, SOON).await;
@@ -35,7 +34,7 @@ async fn with_service_bus_down_a_report_is_accepted_and_completes_after_it_retur
         until("the message is relayed", WORK_GOES_ON, relayed).await;
         application.completed(id, SOON).await;
         world.completed_everywhere(id).await;
-        assert!(operator.program.is_running(), "without a restart");
+        assert_eq!(release.restarts(Part::Operator).await, 0);
     })
     .await;
 }
@@ -43,9 +42,8 @@ async fn with_service_bus_down_a_report_is_accepted_and_completes_after_it_retur
 #[tokio::test(flavor = "multi_thread")]
 async fn with_kubernetes_down_a_report_is_accepted_and_completes_after_it_returns() {
     in_a_world(async |world| {
-        let mut operator = Operator::setup(world).start_operator().await;
-        let mut api = Api::setup(world).start_api().await;
-        let application = api.application();
+        let release = Release::setup(world).by_the_forwarder().install().await;
+        let application = release.application();
         let before = application.accepted(&json!({"limit": 1})).await;
         application.completed(before, SOON).await;
         world.cluster.proxy.refuse();
@@ -64,10 +62,8 @@ async fn with_kubernetes_down_a_report_is_accepted_and_completes_after_it_return
         until("the custom resource is there", WORK_GOES_ON, created).await;
         application.completed(id, SOON).await;
         world.completed_everywhere(id).await;
-        assert!(
-            operator.program.is_running() && api.program.is_running(),
-            "without a restart"
-        );
+        assert_eq!(release.restarts(Part::Operator).await, 0);
+        assert_eq!(release.restarts(Part::Api).await, 0);
     })
     .await;
 }
@@ -77,17 +73,19 @@ async fn with_everything_but_the_database_down_reports_are_accepted_and_shown() 
     in_a_world(async |world| {
         world.cluster.proxy.refuse();
         world.broker.take_down().await;
-        let storage = Proxy::start("127.0.0.1", &world.blob_address()).await;
+        let storage = world.forwarder_to(&world.platform.blob_endpoint()).await;
         storage.refuse();
-        let endpoint = world.blob_endpoint_by(&storage);
-        let api = Api::setup(world)
-            .set(
+        let release = Release::setup(world)
+            .by_the_forwarder()
+            .secret(
+                Part::Api,
                 "AZURE_STORAGE_CONNECTION_STRING",
-                &world.platform.storage_at(&endpoint),
+                &world.storage_by(&storage),
             )
-            .start_api()
+            .without(Part::Operator)
+            .install()
             .await;
-        let application = api.application();
+        let application = release.application();
 
         let id = application.accepted(&json!({})).await;
 
@@ -99,7 +97,7 @@ async fn with_everything_but_the_database_down_reports_are_accepted_and_shown() 
         storage.forward();
         world.cluster.proxy.forward();
         world.broker.bring_back().await;
-        let _operator = Operator::setup(world).start_operator().await;
+        release.scale(Part::Operator, 1).await;
         application.completed(id, SOON).await;
         world.completed_everywhere(id).await;
     })
@@ -109,17 +107,17 @@ async fn with_everything_but_the_database_down_reports_are_accepted_and_shown() 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_blob_storage_down_an_export_waits_and_completes_after_it_returns() {
     in_a_world(async |world| {
-        let address = world.platform.as_pods_see(&world.platform.blob_endpoint());
-        let target = format!("{}:{}", address.host_str().unwrap(), address.port().unwrap());
-        let storage = Proxy::start(&world.platform.pods_host, &target).await;
+        let storage = world.forwarder_to(&world.platform.blob_endpoint()).await;
         storage.refuse();
-        let mut environment = world.exporter_environment();
-        let by_proxy = world.platform.storage_at(&world.blob_endpoint_by(&storage));
-        environment.insert("AZURE_STORAGE_CONNECTION_STRING".to_owned(), by_proxy);
-        world.cluster.set_exporter_secret(environment).await;
-        let _operator = Operator::setup(world).start_operator().await;
-        let api = Api::setup(world).start_api().await;
-        let application = api.application();
+        let release = Release::setup(world)
+            .secret(
+                Part::Exporter,
+                "AZURE_STORAGE_CONNECTION_STRING",
+                &world.storage_by(&storage),
+            )
+            .install()
+            .await;
+        let application = release.application();
 
         let id = application.accepted(&json!({"limit": 10})).await;
         world.row_is(id, "Processing").await;
@@ -141,26 +139,14 @@ async fn with_blob_storage_down_an_export_waits_and_completes_after_it_returns()
 #[tokio::test(flavor = "multi_thread")]
 async fn with_postgresql_down_a_request_is_told_to_come_again_and_work_goes_on_after_it_returns() {
     in_a_world(async |world| {
-        let target = &world.database.api;
-        let address = format!("{}:{}", target.host_str().unwrap(), target.port().unwrap());
-        let database = Proxy::start("127.0.0.1", &address).await;
-        let mut by_proxy = target.clone();
-        by_proxy.set_ip_host(database.address().ip()).unwrap();
-        by_proxy.set_port(Some(database.address().port())).unwrap();
-        let mut operator_by_proxy = world.database.operator.clone();
-        operator_by_proxy.set_ip_host(database.address().ip()).unwrap();
-        operator_by_proxy
-            .set_port(Some(database.address().port()))
-            .unwrap();
-        let mut operator = Operator::setup(world)
-            .set("REPORTS_DATABASE_URL", operator_by_proxy.as_str())
-            .start_operator()
+        let database = world.forwarder_to(&world.database.url(Part::Api)).await;
+        let by_proxy = |part| database.instead_of(&world.database.url(part)).to_string();
+        let release = Release::setup(world)
+            .secret(Part::Api, "REPORTS_DATABASE_URL", &by_proxy(Part::Api))
+            .secret(Part::Operator, "REPORTS_DATABASE_URL", &by_proxy(Part::Operator))
+            .install()
             .await;
-        let mut api = Api::setup(world)
-            .set("REPORTS_DATABASE_URL", by_proxy.as_str())
-            .start_api()
-            .await;
-        let application = api.application();
+        let application = release.application();
         let held = world.database.hold_table("ratings").await;
         let under_way = application.accepted(&json!({"limit": 10})).await;
         world.row_is(under_way, "Processing").await;
@@ -186,7 +172,8 @@ async fn with_postgresql_down_a_request_is_told_to_come_again_and_work_goes_on_a
 
         database.forward();
         let accepted = async || {
-            let answer = application.request(&json!({"limit": 2})).await;
+            // A Pod that was not ready is out of the Service for a moment longer.
+            let answer = application.try_request(&json!({"limit": 2})).await?;
             (answer.status == StatusCode::ACCEPTED).then(|| answer.report_id())
         };
         let id = until("requests are accepted again", WORK_GOES_ON, accepted).await;
@@ -194,10 +181,8 @@ async fn with_postgresql_down_a_request_is_told_to_come_again_and_work_goes_on_a
             application.completed(id, SOON).await;
             world.completed_everywhere(id).await;
         }
-        assert!(
-            operator.program.is_running() && api.program.is_running(),
-            "without a restart"
-        );
+        assert_eq!(release.restarts(Part::Operator).await, 0);
+        assert_eq!(release.restarts(Part::Api).await, 0);
     })
     .await;
 }

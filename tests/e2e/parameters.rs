@@ -5,13 +5,13 @@ use kube::api::PostParams;
 use reqwest::StatusCode;
 use reqwest::header::CONTENT_TYPE;
 use serde_json::{Value, json};
-use testkit::{Api, in_a_world};
+use testkit::{Part, Release, in_a_world};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rest_refuses_bad_parameters_and_names_the_field() {
     in_a_world(async |world| {
-        let api = Api::setup(world).start_api().await;
-        let application = api.application();
+        let release = Release::setup(world).without(Part::Operator).install().await;
+        let application = release.application();
         for bad in bad_parameters() {
             let answer = application.request(&bad.parameters).await;
 

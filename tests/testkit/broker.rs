@@ -8,6 +8,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use servicebus_emulator::{Config, Emulator, QueueName, QueueSettings, QueueView, Running};
 use tokio::sync::Mutex;
 
+use crate::platform::Platform;
 use crate::world::World;
 
 /// The queue that the product uses unless told otherwise.
@@ -25,9 +26,9 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Starts it.
-    pub async fn start(folder: &Path) -> Self {
-        let address = World::free_address();
+    /// Starts it where Pods reach it.
+    pub async fn start(platform: &Platform, folder: &Path) -> Self {
+        let address = World::free_address(&platform.pods_host);
         let folder = folder.join("broker");
         let running = run(address, &folder).await;
         Self {

@@ -79,10 +79,14 @@ impl Application {
 
     /// `POST /reports/popularity`.
     pub async fn request(&self, parameters: &Value) -> Response {
-        let answer = self
-            .send(Method::POST, "/reports/popularity", &[], Some(parameters))
-            .await;
+        let answer = self.try_request(parameters).await;
         answer.expect("the API answers")
+    }
+
+    /// The same. None when there was no answer.
+    pub async fn try_request(&self, parameters: &Value) -> Option<Response> {
+        self.send(Method::POST, "/reports/popularity", &[], Some(parameters))
+            .await
     }
 
     /// The same, which must be accepted; returns the report's id.

@@ -1,47 +1,46 @@
 //! A namespace of the test's own on the real cluster.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crds::PopularityReport;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Event, Namespace, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Pod, Secret};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, ListParams, LogParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::config::Kubeconfig;
 use kube::{Api, Client, ResourceExt as _};
-use tokio::process::Command;
+use serde_json::json;
 use tokio::sync::OnceCell;
 
+use crate::command::{self, Answer};
 use crate::platform::Platform;
 use crate::proxy::Proxy;
 use crate::until;
 
-/// The exporter's environment, as the operator is told to give it to Jobs.
-pub const EXPORTER_SECRET: &str = "exporter";
+/// How the names of the exporter's Jobs and Pods begin.
+const EXPORT: &str = "export-";
 /// Who writes what the tests write.
 const FIELD_MANAGER: &str = "popularity-reports-tests";
 
-/// The namespace, an administrator's client, and a forwarder through which the test's own API and operator
+/// The namespace, an administrator's client, and a forwarder through which the test's own Pods can be made to
 /// reach the API server.
 pub struct Cluster {
     /// The namespace.
     pub namespace: String,
     /// An administrator's client, not by way of the forwarder.
     pub client: Client,
-    /// Between the test's programs and the API server.
+    /// Between the test's Pods and the API server, if they are told to go by it.
     pub proxy: Proxy,
-    /// A kubeconfig by way of the forwarder.
-    pub kubeconfig_by_proxy: PathBuf,
     kubeconfig: PathBuf,
     kubectl: PathBuf,
+    helm: PathBuf,
 }
 
 impl Cluster {
     /// Creates the namespace, with `restricted` Pod Security as a careful administrator would.
-    pub async fn create(platform: &Platform, id: &str, test: &str, folder: &Path) -> Self {
+    pub async fn create(platform: &Platform, id: &str, test: &str) -> Self {
         let client = platform.kube_client().await;
         install_definition(&client).await;
         let namespace = format!("e2e-{id}");
@@ -64,14 +63,13 @@ impl Cluster {
             .create(&PostParams::default(), &object)
             .await
             .unwrap_or_else(|error| panic!("cannot create namespace {namespace}: {error}"));
-        let (proxy, kubeconfig_by_proxy) = forwarder(platform, folder).await;
         Self {
             namespace,
             client,
-            proxy,
-            kubeconfig_by_proxy,
+            proxy: forwarder(platform).await,
             kubeconfig: platform.kubeconfig.clone(),
             kubectl: platform.kubectl.clone(),
+            helm: platform.helm.clone(),
         }
     }
 
@@ -93,14 +91,20 @@ impl Cluster {
         self.list().await
     }
 
-    /// All Jobs.
+    /// The exporter's Jobs.
     pub async fn jobs(&self) -> Vec<Job> {
-        self.list().await
+        let jobs: Vec<Job> = self.list().await;
+        jobs.into_iter()
+            .filter(|job| job.name_any().starts_with(EXPORT))
+            .collect()
     }
 
-    /// All Pods.
+    /// The exporter's Pods.
     pub async fn pods(&self) -> Vec<Pod> {
-        self.list().await
+        let pods: Vec<Pod> = self.list().await;
+        pods.into_iter()
+            .filter(|pod| pod.name_any().starts_with(EXPORT))
+            .collect()
     }
 
     /// All Events.
@@ -119,24 +123,43 @@ impl Cluster {
         list.expect("the API server answers").items
     }
 
-    /// Gives the exporter its environment, or another one.
-    pub async fn set_exporter_secret(&self, values: BTreeMap<String, String>) {
+    /// Makes an object of the test's own, or makes it like this.
+    pub async fn put<K>(&self, object: &K)
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + std::fmt::Debug
+            + serde::Serialize
+            + serde::de::DeserializeOwned,
+    {
+        let name = object.name_any();
+        let parameters = PatchParams::apply(FIELD_MANAGER).force();
+        self.api::<K>()
+            .patch(&name, &parameters, &Patch::Apply(object))
+            .await
+            .unwrap_or_else(|error| panic!("cannot write {name}: {error}"));
+    }
+
+    /// Makes or changes a Secret.
+    pub async fn put_secret(&self, name: &str, values: BTreeMap<String, String>) {
+        let metadata = named(name);
         let secret = Secret {
-            metadata: ObjectMeta {
-                name: Some(EXPORTER_SECRET.to_owned()),
-                ..ObjectMeta::default()
-            },
+            metadata,
             string_data: Some(values),
             ..Secret::default()
         };
-        self.api::<Secret>()
-            .patch(
-                EXPORTER_SECRET,
-                &PatchParams::apply(FIELD_MANAGER).force(),
-                &Patch::Apply(&secret),
-            )
-            .await
-            .expect("the exporter's Secret can be written");
+        self.put(&secret).await;
+    }
+
+    /// Makes or changes a ConfigMap.
+    pub async fn put_config_map(&self, name: &str, values: BTreeMap<String, String>) {
+        let metadata = named(name);
+        let map = ConfigMap {
+            metadata,
+            data: Some(values),
+            ..ConfigMap::default()
+        };
+        self.put(&map).await;
     }
 
     /// Runs kubectl in the namespace, as a person would.
@@ -146,36 +169,18 @@ impl Cluster {
 
     /// The same with standard input, as for `apply -f -`.
     pub async fn kubectl_with_input(&self, arguments: &[&str], input: &str) -> Answer {
-        use tokio::io::AsyncWriteExt as _;
-        let mut child = Command::new(&self.kubectl)
-            .arg("--kubeconfig")
-            .arg(&self.kubeconfig)
-            .args(["--namespace", &self.namespace])
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot run {}: {error}", self.kubectl.display()));
-        let mut stdin = child.stdin.take().expect("standard input is a pipe");
-        stdin
-            .write_all(input.as_bytes())
-            .await
-            .expect("kubectl reads its input");
-        drop(stdin);
-        let output = child.wait_with_output().await.expect("kubectl ends");
-        Answer {
-            succeeded: output.status.success(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        command::run(&self.kubectl, &self.kubeconfig, &self.namespace, arguments, input).await
+    }
+
+    /// Runs helm in the namespace. The values come by standard input, with `--values -`.
+    pub async fn helm(&self, arguments: &[&str], values: &str) -> Answer {
+        command::run(&self.helm, &self.kubeconfig, &self.namespace, arguments, values).await
     }
 
     /// Everything that a person would look at: objects, Events, and the Pods' logs.
     pub async fn dump(&self) -> String {
         let mut text = String::new();
-        let kinds = "popularityreports,jobs,pods,leases";
+        let kinds = "popularityreports,deployments,jobs,pods,leases";
         for arguments in [
             &["get", kinds, "--output", "wide"][..],
             &[
@@ -201,32 +206,49 @@ impl Cluster {
                 answer.stderr
             ));
         }
-        for pod in self.pods().await {
+        for pod in self.list::<Pod>().await {
             let name = pod.name_any();
-            let parameters = LogParams {
-                tail_lines: Some(40),
-                ..LogParams::default()
-            };
-            let log = self.api::<Pod>().logs(&name, &parameters).await;
-            text.push_str(&format!(
-                "log of {name}:\n{}\n",
-                log.unwrap_or_else(|error| error.to_string())
-            ));
+            for previous in [true, false] {
+                let parameters = LogParams {
+                    tail_lines: Some(40),
+                    previous,
+                    ..LogParams::default()
+                };
+                let which = if previous { "log before its restart" } else { "log" };
+                match self.api::<Pod>().logs(&name, &parameters).await {
+                    Ok(log) => text.push_str(&format!("{which} of {name}:\n{log}\n")),
+                    // Most have not been restarted.
+                    Err(_) if previous => {}
+                    Err(error) => text.push_str(&format!("{which} of {name}: {error}\n")),
+                }
+            }
         }
         text
     }
 
-    /// Removes the namespace. What only Kubernetes has to do is not waited for: it takes 5 s for an empty
+    /// The releases of helm in the namespace.
+    async fn releases(&self) -> Vec<String> {
+        let list = self.helm(&["list", "--all", "--short"], "").await;
+        assert!(list.succeeded, "{}", list.stderr);
+        list.stdout.lines().map(str::to_owned).collect()
+    }
+
+    /// Removes what was installed, and the namespace. What only Kubernetes has to do is not waited for: it takes 5 s for an empty
     /// namespace. Finalizers that no operator is there to remove any more would hold it up for ever, so they
     /// are removed here.
     pub async fn delete(self) {
+        // The release has objects outside the namespace.
+        for release in self.releases().await {
+            let removed = self.helm(&["uninstall", &release], "").await;
+            assert!(removed.succeeded, "{}", removed.stderr);
+        }
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         let deleted = namespaces.delete(&self.namespace, &DeleteParams::default()).await;
         deleted.expect("the namespace can be deleted");
         let released = async || {
             let reports = self.reports().await;
             for report in &reports {
-                let without = serde_json::json!({"metadata": {"finalizers": null}});
+                let without = json!({"metadata": {"finalizers": null}});
                 let released = self
                     .api::<PopularityReport>()
                     .patch(
@@ -244,17 +266,6 @@ impl Cluster {
         };
         until("the test's reports are gone", Duration::from_secs(30), released).await;
     }
-}
-
-/// What a command said.
-#[derive(Debug)]
-pub struct Answer {
-    /// Whether its exit code was 0.
-    pub succeeded: bool,
-    /// What it printed.
-    pub stdout: String,
-    /// What it complained about.
-    pub stderr: String,
 }
 
 /// Installs the definition once per run of the tests, and waits until the API server serves it.
@@ -287,40 +298,38 @@ async fn install_definition(client: &Client) {
         .await;
 }
 
-/// A forwarder to the API server, and a kubeconfig that goes by it.
-async fn forwarder(platform: &Platform, folder: &Path) -> (Proxy, PathBuf) {
-    let mut kubeconfig = platform.read_kubeconfig();
-    let (server, cluster) = current_cluster(&mut kubeconfig);
-    let host = server.host_str().expect("a server has a host").to_owned();
+/// A forwarder to the API server where Pods reach it, under an address that the API server's certificate names.
+async fn forwarder(platform: &Platform) -> Proxy {
+    let kubeconfig = platform.read_kubeconfig();
+    let server = current_server(&kubeconfig);
+    let host = server.host_str().expect("a server has a host");
     let port = server.port_or_known_default().expect("https has a port");
-    let proxy = Proxy::start("127.0.0.1", &format!("{host}:{port}")).await;
-    cluster.server = Some(format!("https://{}", proxy.address()));
-    cluster.tls_server_name = Some(cluster.tls_server_name.take().unwrap_or(host));
-    let path = folder.join("kubeconfig");
-    let text = serde_yaml_ng::to_string(&kubeconfig).expect("a kubeconfig is YAML");
-    tokio::fs::write(&path, text)
-        .await
-        .expect("the test's folder can be written");
-    (proxy, path)
+    Proxy::start(&platform.pods_host, &format!("{host}:{port}")).await
 }
 
-fn current_cluster(kubeconfig: &mut Kubeconfig) -> (url::Url, &mut kube::config::Cluster) {
-    let context = kubeconfig.current_context.clone();
-    let name = kubeconfig
+fn current_server(kubeconfig: &Kubeconfig) -> url::Url {
+    let context = kubeconfig.current_context.as_ref();
+    let context = kubeconfig
         .contexts
         .iter()
-        .find(|named| Some(&named.name) == context.as_ref())
+        .find(|named| Some(&named.name) == context)
         .and_then(|named| named.context.as_ref())
-        .map(|context| context.cluster.clone())
         .expect("KUBECONFIG has a current context");
     let cluster = kubeconfig
         .clusters
-        .iter_mut()
-        .find(|named| named.name == name)
-        .and_then(|named| named.cluster.as_mut())
+        .iter()
+        .find(|named| named.name == context.cluster)
+        .and_then(|named| named.cluster.as_ref())
         .expect("KUBECONFIG has the cluster of its current context");
     let server = cluster.server.as_deref().expect("a cluster has a server");
-    (server.parse().expect("a server is a URL"), cluster)
+    server.parse().expect("a server is a URL")
+}
+
+fn named(name: &str) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        ..ObjectMeta::default()
+    }
 }
 
 /// A label's value: 63 characters of a small alphabet.

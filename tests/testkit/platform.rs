@@ -2,7 +2,7 @@
 //! prints them for a run by hand.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -18,12 +18,13 @@ pub struct Platform {
     pub storage: String,
     /// The address of this machine as Pods reach it (`PODS_HOST`). PostgreSQL and Azurite listen there too.
     pub pods_host: String,
-    /// The exporter's image, on the node already (`EXPORTER_IMAGE`).
-    pub exporter_image: String,
-    /// The same with crash points compiled in (`EXPORTER_FAILPOINTS_IMAGE`).
-    pub exporter_failpoints_image: String,
-    /// The folder with the programs `api` and `operator`, crash points compiled in (`PRODUCT_BIN_DIR`).
-    pub programs: PathBuf,
+    /// The tag of the product's images, on the node already and with crash points compiled in (`IMAGE_TAG`,
+    /// `failpoints` when unset).
+    pub image_tag: String,
+    /// The chart that is installed (`CHART`, this checkout's own when unset).
+    pub chart: PathBuf,
+    /// How helm is called (`HELM`, `helm` when unset).
+    pub helm: PathBuf,
     /// How kubectl is called (`KUBECTL`, `kubectl` when unset).
     pub kubectl: PathBuf,
     /// How psql is called (`PSQL`, `psql` when unset).
@@ -48,12 +49,9 @@ impl Platform {
                 "the storage account, such as Azurite",
             ),
             pods_host: optional("PODS_HOST").unwrap_or_else(|| "172.30.0.1".to_owned()),
-            exporter_image: variable("EXPORTER_IMAGE", "the exporter's image, loaded into the node"),
-            exporter_failpoints_image: variable(
-                "EXPORTER_FAILPOINTS_IMAGE",
-                "the exporter's image, built with its feature failpoints",
-            ),
-            programs: optional("PRODUCT_BIN_DIR").map_or_else(beside_this_test, PathBuf::from),
+            image_tag: optional("IMAGE_TAG").unwrap_or_else(|| "failpoints".to_owned()),
+            chart: optional("CHART").map_or_else(own_chart, PathBuf::from),
+            helm: optional("HELM").unwrap_or_else(|| "helm".to_owned()).into(),
             kubectl: optional("KUBECTL").unwrap_or_else(|| "kubectl".to_owned()).into(),
             psql: optional("PSQL").unwrap_or_else(|| "psql".to_owned()).into(),
         }
@@ -122,9 +120,8 @@ fn variable(name: &str, meaning: &str) -> String {
     })
 }
 
-/// `target/debug` when this test is `target/debug/deps/e2e-…`.
-fn beside_this_test() -> PathBuf {
-    let test = env::current_exe().expect("a running program has a path");
-    let folder = test.ancestors().nth(2);
-    folder.expect("a test lies two folders deep").to_owned()
+fn own_chart() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = tests.parent().expect("the tests are in a workspace");
+    root.join("charts/popularity-reports")
 }

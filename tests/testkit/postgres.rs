@@ -13,6 +13,7 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::platform::Platform;
+use crate::release::Part;
 
 /// The catalogue that the tests export: small, with every awkward case.
 pub const CATALOGUE: Plan = Plan {
@@ -21,38 +22,39 @@ pub const CATALOGUE: Plan = Plan {
     seed: 11,
 };
 
-/// The test's database; dropped with this value.
+/// The test's database; dropped with this value. It has the catalogue and the programs' logins; the reports'
+/// tables are made by the chart's hook.
 pub struct Database {
     database: TestDatabase,
     /// By a superuser: the tests' own look at the tables.
     pub pool: PgPool,
-    /// By the API's login.
-    pub api: Url,
-    /// By the operator's login.
-    pub operator: Url,
-    /// By the exporter's login.
-    pub exporter: Url,
     psql: PathBuf,
 }
 
 impl Database {
-    /// Creates it: migrations, roles, and a sample of the catalogue.
+    /// Creates it, with a sample of the catalogue.
     pub async fn create(platform: &Platform) -> Self {
-        let database = store::testing::database().await;
+        let database = store::testing::catalogue_database().await;
         let pool = database.admin_pool.clone();
         sample_data::load(&pool, &CATALOGUE, false, |_| ())
             .await
             .expect("the sample loads into an empty database");
-        let url =
-            |secret: &secrecy::SecretString| secret.expose_secret().parse().expect("a database URL is a URL");
         Self {
-            api: url(&database.api_url),
-            operator: url(&database.operator_url),
-            exporter: url(&database.exporter_url),
             pool,
             psql: platform.psql.clone(),
             database,
         }
+    }
+
+    /// By the login that a program has.
+    pub fn url(&self, part: Part) -> Url {
+        let url = match part {
+            Part::Api => &self.database.api_url,
+            Part::Operator => &self.database.operator_url,
+            Part::Exporter => &self.database.exporter_url,
+            Part::Migrations => &self.database.owner_url,
+        };
+        url.expose_secret().parse().expect("a database URL is a URL")
     }
 
     /// Its name.
@@ -108,7 +110,10 @@ impl Database {
     /// Every row of both tables, for a person to read after a failure.
     pub async fn dump(&self) -> String {
         let mut text = String::new();
-        for table in ["reports", "outbox_messages"] {
+        let tables =
+            "SELECT to_json(relname)::text FROM pg_class WHERE relname IN ('reports', 'outbox_messages')";
+        for table in self.json(tables).await {
+            let table = table.as_str().expect("a name is text");
             let rows = self
                 .json(&format!(
                     "SELECT to_jsonb(t)::text FROM {table} t ORDER BY created_at"

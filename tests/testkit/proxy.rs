@@ -9,6 +9,7 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use url::Url;
 
 /// What happens to connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,18 @@ impl Proxy {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// An address with the forwarder's host and port.
+    pub fn instead_of(&self, address: &Url) -> Url {
+        let mut address = address.clone();
+        address
+            .set_ip_host(self.address.ip())
+            .expect("an address has a host");
+        address
+            .set_port(Some(self.address.port()))
+            .expect("an address has a port");
+        address
     }
 
     /// The neighbour is down from now on.

@@ -1,7 +1,7 @@
 //! Everything that one test needs, made before it and removed after it, whatever happens in between.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ use crate::cluster::Cluster;
 use crate::platform::Platform;
 use crate::postgres::Database;
 use crate::proxy::Proxy;
+use crate::release::Part;
+use crate::tokens;
 
 /// How long a test may take. Its own waits are shorter; this is for what they have not thought of.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -26,7 +28,7 @@ const KEEP: &str = "TESTKIT_KEEP";
 pub struct World {
     /// In the names of all of them.
     pub id: String,
-    /// Logs and the kubeconfig.
+    /// The broker's messages.
     pub folder: TempDir,
     /// The real parts.
     pub platform: Platform,
@@ -78,11 +80,11 @@ impl World {
         let folder = tempfile::tempdir().expect("a folder for the test");
         let (database, broker, container, cluster) = tokio::join!(
             Database::create(&platform),
-            Broker::start(folder.path()),
+            Broker::start(&platform, folder.path()),
             Container::create(&platform, &id),
-            Cluster::create(&platform, &id, test, folder.path()),
+            Cluster::create(&platform, &id, test),
         );
-        let world = Self {
+        Self {
             id,
             folder,
             platform,
@@ -90,59 +92,58 @@ impl World {
             broker,
             container,
             cluster,
-        };
-        let environment = world.exporter_environment();
-        world.cluster.set_exporter_secret(environment).await;
-        world
+        }
     }
 
-    /// What the exporter needs, at the addresses by which Pods reach it.
-    pub fn exporter_environment(&self) -> BTreeMap<String, String> {
+    /// What a program's Secret holds, at the addresses by which Pods reach this machine.
+    pub fn environment(&self, part: Part) -> BTreeMap<String, String> {
         let platform = &self.platform;
-        let database = |url| platform.as_pods_see(url).to_string();
-        let storage = platform.storage_at(&platform.as_pods_see(&platform.blob_endpoint()));
-        BTreeMap::from([
-            (
-                "REPORTS_DATABASE_URL".to_owned(),
-                database(&self.database.exporter),
-            ),
-            (
-                "CATALOG_DATABASE_URL".to_owned(),
-                database(&self.database.exporter),
-            ),
-            ("AZURE_STORAGE_CONNECTION_STRING".to_owned(), storage),
-            ("BLOB_CONTAINER".to_owned(), self.container.name.clone()),
-        ])
+        let reports = platform.as_pods_see(&self.database.url(part)).to_string();
+        let storage = || {
+            let endpoint = platform.as_pods_see(&platform.blob_endpoint());
+            let storage = platform.storage_at(&endpoint);
+            ("AZURE_STORAGE_CONNECTION_STRING", storage)
+        };
+        let mut values = vec![("REPORTS_DATABASE_URL", reports.clone())];
+        match part {
+            Part::Migrations => {}
+            Part::Api => values.extend([storage(), ("JWT_KEY", tokens::KEY.to_owned())]),
+            Part::Operator => {
+                let queue = self.broker.connection_string();
+                values.extend([storage(), ("SERVICEBUS_CONNECTION_STRING", queue)]);
+            }
+            Part::Exporter => {
+                // One database holds both, and one login reads them.
+                values.extend([storage(), ("CATALOG_DATABASE_URL", reports)]);
+            }
+        }
+        values
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect()
     }
 
-    /// Where the storage account listens, as `host:port`.
-    pub fn blob_address(&self) -> String {
-        let endpoint = self.platform.blob_endpoint();
-        let host = endpoint.host_str().expect("an endpoint has a host");
-        let port = endpoint.port_or_known_default().expect("http has a port");
-        format!("{host}:{port}")
+    /// A forwarder, which Pods reach, to the host and port of an address.
+    pub async fn forwarder_to(&self, target: &Url) -> Proxy {
+        let host = target.host_str().expect("an address has a host");
+        let port = target.port_or_known_default().expect("an address has a port");
+        Proxy::start(&self.platform.pods_host, &format!("{host}:{port}")).await
     }
 
-    /// The storage account's endpoint by way of a forwarder.
-    pub fn blob_endpoint_by(&self, proxy: &Proxy) -> Url {
-        let mut endpoint = self.platform.blob_endpoint();
-        let address = proxy.address();
-        endpoint
-            .set_ip_host(address.ip())
-            .expect("an http URL has a host");
-        endpoint
-            .set_port(Some(address.port()))
-            .expect("an http URL has a port");
-        endpoint
+    /// The storage account's connection string by way of a forwarder.
+    pub fn storage_by(&self, proxy: &Proxy) -> String {
+        self.platform
+            .storage_at(&proxy.instead_of(&self.platform.blob_endpoint()))
     }
 
     /// An address of this machine that nobody listens on: below the range that Linux gives to outgoing
     /// connections, so that none of those takes it before the program does that it is for.
-    pub fn free_address() -> SocketAddr {
+    pub fn free_address(host: &str) -> SocketAddr {
+        let host: IpAddr = host.parse().expect("PODS_HOST is an address");
         loop {
             let [high, low, ..] = *Uuid::new_v4().as_bytes();
             let port = 10_000 + u16::from_be_bytes([high, low]) % 10_000;
-            let address = SocketAddr::from(([127, 0, 0, 1], port));
+            let address = SocketAddr::from((host, port));
             if TcpListener::bind(address).is_ok() {
                 return address;
             }
@@ -153,16 +154,6 @@ impl World {
         let mut text = self.cluster.dump().await;
         text.push_str(&self.database.dump().await);
         text.push_str(&format!("blobs: {:?}\n", self.container.list().await));
-        let files = std::fs::read_dir(self.folder.path()).expect("the test's folder can be read");
-        for file in files
-            .flatten()
-            .filter(|file| file.path().extension().is_some_and(|end| end == "log"))
-        {
-            let log = std::fs::read_to_string(file.path()).unwrap_or_else(|error| error.to_string());
-            let lines: Vec<_> = log.lines().collect();
-            let tail = lines[lines.len().saturating_sub(40)..].join("\n");
-            text.push_str(&format!("{}:\n{tail}\n", file.file_name().display()));
-        }
         text
     }
 

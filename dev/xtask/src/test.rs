@@ -108,12 +108,7 @@ fn with_platform<'p>(command: Cmd<'p>, project: &Project, platform: &Platform) -
             env::join_paths(chart::foreign_definitions(project)?)?,
         )
         .env("SDK_TESTS_CACHE", project.cache.join("sdk-tests"))
-        .env("EXPORTER_IMAGE", images::name("exporter", images::FAILPOINTS))
-        .env(
-            "EXPORTER_FAILPOINTS_IMAGE",
-            images::name("exporter", images::FAILPOINTS),
-        )
-        .env("PRODUCT_BIN_DIR", project.target.join("debug")))
+        .env("IMAGE_TAG", images::FAILPOINTS))
 }
 
 /// How long each part took, and which failed.
