@@ -79,9 +79,9 @@ fn on_engine(project: &Project) -> Result<()> {
     })?;
     let engine = step("start the engine", || Engine::start(project, &folder, &runtime))?;
     let image = node_image(project, &engine, &folder)?;
-    let task = |args: &[&str]| {
-        Ok::<_, anyhow::Error>(engine.inside("cargo")?.args(["xtask", "kind"]).args(args).run()?)
-    };
+    // this program: `cargo xtask kind`
+    let xtask = std::env::current_exe()?;
+    let task = |args: &[&str]| -> Result<()> { Ok(engine.inside(&xtask)?.arg("kind").args(args).run()?) };
     let made = task(&["--from-host", "--node-image", &image]);
     if made.is_err() {
         // what is removed next cannot be looked at any more

@@ -144,7 +144,7 @@ impl<'p> Engine<'p> {
     ///
     /// # Errors
     /// When the state folder cannot be made.
-    pub fn inside(&self, program: &str) -> Result<Cmd<'p>> {
+    pub fn inside(&self, program: &Path) -> Result<Cmd<'p>> {
         let kc = crate::platform::cluster::kc_folder()?;
         let bin = self.folder.join("bin");
         let docker = bin.join("docker");
