@@ -19,6 +19,10 @@ pub fn lint(project: &Project) -> Result<()> {
             "cargo clippy --workspace --all-targets --all-features -- -D warnings"
         )
         .run()?)
+    })?;
+    let actionlint = tools::need_actionlint(project)?;
+    step("GitHub's workflows", || {
+        Ok(cmd!(project.sh, "{actionlint} -no-color").run()?)
     })
 }
 

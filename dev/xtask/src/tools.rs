@@ -208,7 +208,7 @@ fn go_install(project: &Project, package: &str, name: &str, version: &str) -> Re
 const KIND: &str = "v0.33.0";
 
 /// The actionlint that checks the workflows of GitHub.
-const ACTIONLINT: &str = "v1.7.7";
+const ACTIONLINT: &str = "v1.7.12";
 
 /// actionlint, of one version wherever this runs.
 ///
