@@ -9,6 +9,7 @@ mod demo;
 mod generate;
 mod hash;
 mod images;
+mod infra;
 mod kind;
 mod kind_test;
 mod layers;
@@ -72,6 +73,8 @@ enum Task {
     Kind(kind::Options),
     /// Run kind where there is no Docker: with an engine in namespaces of its own, without a trace
     KindTest,
+    /// Check the Bicep files of infra/
+    Infra,
     /// Run dev/cluster/cluster, for example `cargo xtask cluster kubectl get pods -A`
     #[command(disable_help_flag = true)]
     Cluster {
@@ -83,7 +86,7 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
-    /// Run clippy on all targets; any warning is an error
+    /// Run clippy on all targets and actionlint on the workflows; any warning is an error
     Lint,
     /// Check which crate may depend on which (docs/ARCHITECTURE.md)
     Layers,
@@ -138,6 +141,7 @@ fn run() -> Result<()> {
         }
         Task::Kind(options) => kind::run(&project, &options),
         Task::KindTest => kind_test::run(&project),
+        Task::Infra => infra::check(&project),
         Task::Cluster { args } => Ok(cmd!(project.sh, "dev/cluster/cluster {args...}").quiet().run()?),
         Task::Fmt { check } => checks::fmt(&project, check),
         Task::Lint => checks::lint(&project),
