@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use clap::{Args, Parser};
-use runtime::{BlobArgs, DatabaseArgs, TelemetryArgs};
+use runtime::{BlobArgs, DatabaseArgs, IdentityArgs, TelemetryArgs};
 use secrecy::SecretString;
 use url::Url;
 
@@ -59,6 +59,10 @@ pub struct Config {
     /// Where finished files are.
     #[command(flatten)]
     pub blob: BlobArgs,
+
+    /// Who this Pod is to Entra ID.
+    #[command(flatten)]
+    pub identity: IdentityArgs,
 
     /// Where reports are shown to the people who run the cluster.
     #[command(flatten)]

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blob::{BlobConfig, BlobStore, Credential, RetryProfile};
+use blob::{BlobConfig, BlobStore, Credential, RetryProfile, TokenCredential};
+use identity::Identity;
 use prometheus_client::registry::Registry;
 use runtime::health::Health;
 use runtime::{BlobArgs, health};
@@ -21,6 +22,9 @@ use crate::metrics::Metrics;
 use crate::routes;
 use crate::service::{Parts, Service};
 
+/// How long a request waits for a token while the token service is away.
+const TOKEN_PATIENCE: Duration = Duration::from_secs(3);
+
 /// Why the service cannot start, or had to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
@@ -30,6 +34,9 @@ pub enum ServerError {
     /// The database URL is none.
     #[error("REPORTS_DATABASE_URL cannot be used")]
     Database(#[from] store::pool::InvalidUrl),
+    /// Workload identity is asked for and not there.
+    #[error("workload identity cannot be used")]
+    Identity(#[from] identity::ConfigurationError),
     /// The storage options are wrong.
     #[error("the Blob Storage options cannot be used")]
     Blob(#[from] blob::ConfigurationError),
@@ -51,6 +58,7 @@ pub struct Server {
     listener: TcpListener,
     local_addr: SocketAddr,
     service: Service,
+    identity: Option<Identity>,
     registry: Registry,
     shutdown_grace: Duration,
 }
@@ -72,19 +80,24 @@ impl Server {
             auth,
             database,
             blob,
+            identity,
             kubernetes,
             telemetry: _,
         } = config;
+        let identity = (database.by_identity() || blob.login.by_identity())
+            .then(|| Identity::new(&identity.settings(TOKEN_PATIENCE)))
+            .transpose()?;
         let mut registry = Registry::with_prefix("api");
         let metrics = Arc::new(Metrics::register(&mut registry));
         let service = Service::new(Parts {
             pool: store::pool::connect(
                 &database.reports_database_url,
+                &database.passwords(identity.as_ref()).into(),
                 database.reports_database_max_connections.get(),
                 "popularity-reports-api",
             )?,
             tokens: Tokens::new(&auth)?,
-            downloads: Downloads::new(blob_store(blob)?, download_url_seconds),
+            downloads: Downloads::new(blob_store(blob, identity.as_ref())?, download_url_seconds),
             custom_resources: CustomResources::new(&kubernetes, Arc::clone(&metrics)).await,
             metrics,
             retention,
@@ -98,6 +111,7 @@ impl Server {
             listener,
             local_addr,
             service,
+            identity,
             registry,
             shutdown_grace,
         })
@@ -118,12 +132,18 @@ impl Server {
             listener,
             local_addr,
             service,
+            identity,
             registry,
             shutdown_grace,
         } = self;
         let pool = service.pool.clone();
-        let checks = Health::new(registry, shutdown.clone())
+        let mut checks = Health::new(registry, shutdown.clone())
             .require("database", move || database_answers(pool.clone()));
+        if let Some(identity) = identity {
+            checks = checks.require("identity", move || {
+                std::future::ready(identity.health().map_err(|error| error.to_string()))
+            });
+        }
         let router = routes::router(service.clone()).merge(routes::with_problems(checks.router()));
         tracing::info!(address = %local_addr, "listening");
 
@@ -142,13 +162,19 @@ impl Server {
     }
 }
 
-fn blob_store(args: BlobArgs) -> Result<BlobStore, blob::ConfigurationError> {
+fn blob_store(args: BlobArgs, identity: Option<&Identity>) -> Result<BlobStore, blob::ConfigurationError> {
     let BlobArgs {
         login,
         blob_container,
         blob_public_endpoint,
     } = args;
-    let credential = Credential::choose(login.azure_storage_connection_string, login.blob_endpoint)?;
+    let credential = Credential::choose(
+        login.azure_storage_connection_string,
+        login.blob_endpoint,
+        identity
+            .cloned()
+            .map(|identity| Arc::new(identity) as Arc<dyn TokenCredential>),
+    )?;
     BlobStore::new(BlobConfig {
         public_endpoint: blob_public_endpoint,
         retry: RetryProfile::Interactive,

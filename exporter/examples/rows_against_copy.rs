@@ -19,7 +19,7 @@ const ROUNDS: usize = 7;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let url = std::env::var("CATALOG_DATABASE_URL").context("CATALOG_DATABASE_URL is not set")?;
-    let pool = store::catalogue::connect(&url.into(), "bench")?;
+    let pool = store::catalogue::connect(&url.into(), &store::pool::Login::Url, "bench")?;
     let parameters = Parameters::default();
     let copy = copy_of(&parameters);
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Parser;
 use domain::ReportId;
 use jiff::SignedDuration;
-use runtime::{BlobArgs, CatalogueArgs, DatabaseArgs, TelemetryArgs};
+use runtime::{BlobArgs, CatalogueArgs, DatabaseArgs, IdentityArgs, TelemetryArgs};
 
 /// Where Kubernetes reads a container's last words unless the Pod says otherwise.
 /// <https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/>
@@ -52,6 +52,10 @@ pub struct Config {
     /// Where the file goes.
     #[command(flatten)]
     pub blob: BlobArgs,
+
+    /// Who this Pod is to Entra ID.
+    #[command(flatten)]
+    pub identity: IdentityArgs,
 
     /// Logs.
     #[command(flatten)]

@@ -38,6 +38,12 @@ pub enum Error {
         /// What is wrong with it.
         source: store::pool::InvalidUrl,
     },
+    /// Workload identity is asked for and not there.
+    #[error("workload identity cannot be used")]
+    Identity(#[from] identity::ConfigurationError),
+    /// The token service refuses the Pod's identity, or was away for too long.
+    #[error("the Pod's identity got no token; `operator doctor --as exporter` says what is missing")]
+    NoToken(#[from] identity::NoToken),
     /// The reports' database failed.
     #[error("the reports' database failed")]
     Reports(#[from] store::reports::Error),
@@ -90,9 +96,11 @@ impl Error {
             Self::Reports(error) if error.is_unavailable() => exit_codes::TEMPORARY,
             Self::Catalogue(error) if error.kind() == ErrorKind::Unavailable => exit_codes::TEMPORARY,
             Self::Storage(error) if error.refusal() == blob::Refusal::Temporary => exit_codes::TEMPORARY,
-            Self::Disagreement { .. } | Self::Stopped => exit_codes::TEMPORARY,
+            // a federated credential takes minutes to be known everywhere, so a refusal may pass
+            Self::Disagreement { .. } | Self::Stopped | Self::NoToken(_) => exit_codes::TEMPORARY,
             Self::UnknownReport(_)
             | Self::DatabaseUrl { .. }
+            | Self::Identity(_)
             | Self::Reports(_)
             | Self::Catalogue(_)
             | Self::StorageOptions(_)
@@ -123,6 +131,8 @@ impl Error {
             Self::Disagreement { .. } => FailureReason::StorageUnavailable,
             Self::UnknownReport(_)
             | Self::DatabaseUrl { .. }
+            | Self::Identity(_)
+            | Self::NoToken(_)
             | Self::Reports(_)
             | Self::Metadata(_)
             | Self::WriteParameters(_)

@@ -1,15 +1,20 @@
 //! One attempt, from the row to the row.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use blob::{BlobConfig, BlobFacts, BlobStore, Commit, Credential, RetryProfile, WriterOptions};
+use blob::{
+    BlobConfig, BlobFacts, BlobStore, Commit, Credential, RetryProfile, TokenCredential, WriterOptions,
+};
 use domain::{Artifact, BlobName, Report, SCHEMA, State};
 use futures::TryStreamExt as _;
+use identity::{Identity, POSTGRES_SCOPE};
 use jiff::Timestamp;
 use runtime::crash_point;
 use sqlx::PgPool;
 use store::catalogue::Snapshot;
+use store::pool::Login;
 use store::reports::{self, Transition};
 use tokio_util::sync::CancellationToken;
 
@@ -67,8 +72,13 @@ const GRACE: Duration = Duration::from_secs(3);
 /// [`Error`], which knows the exit code and what to tell.
 #[tracing::instrument(name = "export", skip_all, fields(report.id = %config.report_id))]
 pub async fn run(config: &Config, shutdown: &CancellationToken) -> Result<Outcome, Error> {
+    let identity = (config.database.by_identity() || config.blob.login.by_identity())
+        .then(|| Identity::new(&config.identity.settings(config.exporter_patience)))
+        .transpose()?;
+    let login: Login = config.database.passwords(identity.as_ref()).into();
     let reports = store::pool::connect(
         &config.database.reports_database_url,
+        &login,
         config.database.reports_database_max_connections.get(),
         "exporter",
     )
@@ -76,14 +86,23 @@ pub async fn run(config: &Config, shutdown: &CancellationToken) -> Result<Outcom
         which: "REPORTS_DATABASE_URL",
         source,
     })?;
-    let catalogue =
-        store::catalogue::connect(&config.catalogue.catalog_database_url, "exporter").map_err(|source| {
-            Error::DatabaseUrl {
-                which: "CATALOG_DATABASE_URL",
-                source,
-            }
+    let catalogue = store::catalogue::connect(&config.catalogue.catalog_database_url, &login, "exporter")
+        .map_err(|source| Error::DatabaseUrl {
+            which: "CATALOG_DATABASE_URL",
+            source,
         })?;
-    let store = blob_store(config)?;
+    let store = blob_store(config, identity.as_ref())?;
+    if let Some(identity) = identity.filter(|_| config.database.by_identity()) {
+        let token = async {
+            identity.token(POSTGRES_SCOPE).await?;
+            login.ready().await;
+            Ok::<_, Error>(())
+        };
+        shutdown
+            .run_until_cancelled(token)
+            .await
+            .ok_or(Error::Stopped)??;
+    }
 
     let begun = with_patience(config.exporter_patience, async || {
         reports::begin(&reports, config.report_id, Timestamp::now()).await
@@ -128,11 +147,14 @@ pub async fn run(config: &Config, shutdown: &CancellationToken) -> Result<Outcom
     }
 }
 
-fn blob_store(config: &Config) -> Result<BlobStore, Error> {
+fn blob_store(config: &Config, identity: Option<&Identity>) -> Result<BlobStore, Error> {
     let login = &config.blob.login;
     let credential = Credential::choose(
         login.azure_storage_connection_string.clone(),
         login.blob_endpoint.clone(),
+        identity
+            .cloned()
+            .map(|identity| Arc::new(identity) as Arc<dyn TokenCredential>),
     )?;
     let storage = BlobConfig {
         retry: RetryProfile::Persistent(config.exporter_patience),

@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use runtime::{BlobArgs, DatabaseArgs, ServiceBusArgs, TelemetryArgs};
+use runtime::{BlobArgs, DatabaseArgs, IdentityArgs, ServiceBusArgs, TelemetryArgs};
 
 pub use scheduling::{Json, JsonError, SchedulingArgs};
 
@@ -54,6 +54,10 @@ pub struct MigrateArgs {
     #[command(flatten)]
     pub database: DatabaseArgs,
 
+    /// Who this Pod is to Entra ID.
+    #[command(flatten)]
+    pub identity: IdentityArgs,
+
     /// Logs.
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
@@ -73,6 +77,10 @@ pub struct Config {
     /// The files, which the operator only deletes.
     #[command(flatten)]
     pub blob: BlobArgs,
+
+    /// Who this Pod is to Entra ID.
+    #[command(flatten)]
+    pub identity: IdentityArgs,
 
     /// Cluster and namespace.
     #[command(flatten)]

@@ -1,10 +1,16 @@
 //! The operator's process: reads the command line, starts logging, runs.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
+use identity::{Identity, POSTGRES_SCOPE};
 use operator::config::{Cli, Command, Config, MigrateArgs};
 use operator::run::Operator;
+use store::pool::Login;
+
+/// How long a migration waits for a token while the token service is away; its Job then tries again.
+const TOKEN_PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     let cli = match Cli::from_line(std::env::args()) {
@@ -42,8 +48,19 @@ async fn operate(config: Config) -> anyhow::Result<()> {
 
 async fn migrate(arguments: MigrateArgs) -> anyhow::Result<()> {
     runtime::telemetry::start(&arguments.telemetry)?;
+    let database = &arguments.database;
+    let identity = database
+        .by_identity()
+        .then(|| Identity::new(&arguments.identity.settings(TOKEN_PATIENCE)))
+        .transpose()?;
+    if let Some(identity) = &identity {
+        identity.token(POSTGRES_SCOPE).await?;
+    }
+    let login: Login = database.passwords(identity.as_ref()).into();
+    login.ready().await;
     let pool = store::pool::connect(
-        &arguments.database.reports_database_url,
+        &database.reports_database_url,
+        &login,
         1,
         "popularity-reports-migrate",
     )?;

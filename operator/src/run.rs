@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blob::{BlobConfig, BlobStore, RetryProfile};
+use blob::{BlobConfig, BlobStore, RetryProfile, TokenCredential};
+use identity::Identity;
 use jiff::Timestamp;
 use kube::Client;
 use kube::api::Api;
@@ -16,6 +17,7 @@ use secrecy::ExposeSecret;
 use servicebus::SenderOptions;
 use sqlx::{Connection, PgPool};
 use store::outbox;
+use store::pool::Login;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -39,6 +41,8 @@ const APPLICATION: &str = "popularity-reports-operator";
 const GRACE: Duration = Duration::from_secs(20);
 /// How often the backlog gauges are read: they come from an index.
 const BACKLOG_EVERY: Duration = Duration::from_secs(15);
+/// How long a call waits for a token while the token service is away.
+const TOKEN_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a TCP connection to the API server may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -59,12 +63,15 @@ pub enum Error {
     /// The Service Bus connection string.
     #[error("SERVICEBUS_CONNECTION_STRING cannot be used")]
     ServiceBus(#[from] servicebus::ConnectionStringError),
-    /// Workload identity for Service Bus.
-    #[error("workload identity cannot be used for Service Bus")]
-    Identity(#[source] azure_core::Error),
+    /// Workload identity is asked for and not there.
+    #[error("workload identity cannot be used")]
+    Identity(#[from] identity::ConfigurationError),
     /// Neither way to log in to Service Bus.
     #[error("neither SERVICEBUS_CONNECTION_STRING nor SERVICEBUS_NAMESPACE is given; give one of them")]
     NoServiceBus,
+    /// The Service Bus namespace.
+    #[error("SERVICEBUS_NAMESPACE cannot be used")]
+    Namespace(#[from] servicebus::InvalidNamespace),
     /// Blob storage.
     #[error("the blob options cannot be used")]
     Blob(#[from] blob::ConfigurationError),
@@ -89,6 +96,8 @@ pub struct Operator {
     registry: Registry,
     context: Context,
     servicebus: servicebus::Client,
+    identity: Option<Identity>,
+    login: Login,
     queue: String,
     kubernetes: crate::config::KubernetesArgs,
 }
@@ -104,20 +113,28 @@ impl Operator {
             database,
             servicebus,
             blob,
+            identity,
             kubernetes,
             exporter,
             health_listen,
             telemetry: _,
         } = config;
         let client = cluster().await?;
+        let by_identity =
+            database.by_identity() || servicebus.login.by_identity() || blob.login.by_identity();
+        let identity = by_identity
+            .then(|| Identity::new(&identity.settings(TOKEN_PATIENCE)))
+            .transpose()?;
+        let login: Login = database.passwords(identity.as_ref()).into();
         let pool = store::pool::connect(
             &database.reports_database_url,
+            &login,
             database.reports_database_max_connections.get(),
             APPLICATION,
         )?;
-        let blobs = blob_store(&blob)?;
+        let blobs = blob_store(&blob, identity.as_ref())?;
         let queue = servicebus.servicebus_queue.clone();
-        let servicebus = servicebus_client(&servicebus)?;
+        let servicebus = servicebus_client(&servicebus, identity.as_ref())?;
 
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
@@ -145,6 +162,8 @@ impl Operator {
                 clock: Timestamp::now,
             },
             servicebus,
+            identity,
+            login,
             queue,
             kubernetes,
         })
@@ -167,6 +186,8 @@ impl Operator {
             registry,
             context,
             servicebus,
+            identity,
+            login,
             queue,
             kubernetes,
         } = self;
@@ -176,7 +197,13 @@ impl Operator {
         let lease_over = CancellationToken::new();
         let health_over = CancellationToken::new();
 
-        let router = checks(&context.database, &servicebus, &led, registry, &shutdown).router();
+        let mut checks = checks(&context.database, &servicebus, &led, registry, &shutdown);
+        if let Some(identity) = identity {
+            checks = checks.require("identity", move || {
+                std::future::ready(identity.health().map_err(|error| error.to_string()))
+            });
+        }
+        let router = checks.router();
         let mut health = tokio::spawn(health::serve(listener, router, health_over.clone()));
 
         let candidate = Candidate::new(
@@ -186,6 +213,8 @@ impl Operator {
         );
         let mut election = tokio::spawn(candidate.run(leading, lease_over.clone()));
 
+        // without a token every part would fail, each with a log line of its own
+        let _: Option<()> = shutdown.run_until_cancelled(login.ready()).await;
         let mut parts = JoinSet::new();
         let relay = Relay::new(
             context.database.clone(),
@@ -344,10 +373,17 @@ async fn cluster() -> Result<Client, Error> {
     Client::try_from(config).map_err(Error::Client)
 }
 
-fn blob_store(args: &BlobArgs) -> Result<BlobStore, Error> {
+fn tokens(identity: Option<&Identity>) -> Option<Arc<dyn TokenCredential>> {
+    identity
+        .cloned()
+        .map(|identity| Arc::new(identity) as Arc<dyn TokenCredential>)
+}
+
+fn blob_store(args: &BlobArgs, identity: Option<&Identity>) -> Result<BlobStore, Error> {
     let credential = blob::Credential::choose(
         args.login.azure_storage_connection_string.clone(),
         args.login.blob_endpoint.clone(),
+        tokens(identity),
     )?;
     let config = BlobConfig {
         retry: RetryProfile::Interactive,
@@ -356,21 +392,23 @@ fn blob_store(args: &BlobArgs) -> Result<BlobStore, Error> {
     Ok(BlobStore::new(config)?)
 }
 
-fn servicebus_client(args: &ServiceBusArgs) -> Result<servicebus::Client, Error> {
+fn servicebus_client(
+    args: &ServiceBusArgs,
+    identity: Option<&Identity>,
+) -> Result<servicebus::Client, Error> {
     let settings = match (
         &args.login.servicebus_connection_string,
         &args.login.servicebus_namespace,
+        tokens(identity),
     ) {
-        (Some(text), _) => text
+        (Some(text), _, _) => text
             .expose_secret()
             .parse::<servicebus::ConnectionString>()?
             .into_settings(),
-        (None, Some(namespace)) => {
-            let credential =
-                azure_identity::WorkloadIdentityCredential::new(None).map_err(Error::Identity)?;
-            servicebus::Settings::from_namespace(namespace, credential)
+        (None, Some(namespace), Some(credential)) => {
+            servicebus::Settings::from_namespace(namespace, credential)?
         }
-        (None, None) => return Err(Error::NoServiceBus),
+        (None, _, _) => return Err(Error::NoServiceBus),
     };
     Ok(servicebus::Client::new(settings))
 }

@@ -44,34 +44,30 @@ impl BlobConfig {
 pub enum Credential {
     /// A connection string with an account key; `UseDevelopmentStorage=true` too.
     ConnectionString(SecretString),
-    /// The Pod's workload identity, told by the `AZURE_*` variables that its webhook sets.
-    WorkloadIdentity {
-        /// The account's blob endpoint; https.
-        endpoint: Url,
-    },
-    /// Any other source of Entra ID tokens.
+    /// Entra ID tokens.
     Token {
         /// The account's blob endpoint; https.
         endpoint: Url,
-        /// The source.
+        /// Where they come from.
         credential: Arc<dyn TokenCredential>,
     },
 }
 
 impl Credential {
-    /// The one choice that every program makes: the connection string when there is one, else workload
-    /// identity at the endpoint.
+    /// The one choice that every program makes: the connection string when there is one, else the
+    /// identity's tokens at the endpoint.
     ///
     /// # Errors
     /// [`ConfigurationError::NoCredential`] when there is neither.
     pub fn choose(
         connection_string: Option<SecretString>,
         endpoint: Option<Url>,
+        identity: Option<Arc<dyn TokenCredential>>,
     ) -> Result<Self, ConfigurationError> {
-        match (connection_string, endpoint) {
-            (Some(text), _) => Ok(Self::ConnectionString(text)),
-            (None, Some(endpoint)) => Ok(Self::WorkloadIdentity { endpoint }),
-            (None, None) => Err(ConfigurationError::NoCredential),
+        match (connection_string, endpoint, identity) {
+            (Some(text), _, _) => Ok(Self::ConnectionString(text)),
+            (None, Some(endpoint), Some(credential)) => Ok(Self::Token { endpoint, credential }),
+            (None, _, _) => Err(ConfigurationError::NoCredential),
         }
     }
 }
@@ -80,7 +76,6 @@ impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ConnectionString(_) => f.write_str("ConnectionString([REDACTED])"),
-            Self::WorkloadIdentity { endpoint } => write!(f, "WorkloadIdentity({endpoint})"),
             Self::Token { endpoint, .. } => write!(f, "Token({endpoint})"),
         }
     }
@@ -114,9 +109,6 @@ pub enum ConfigurationError {
     /// The HTTP client cannot be made; most often there are no CA certificates on the system.
     #[error("the HTTP client cannot be made; are CA certificates installed?")]
     HttpClient(#[source] reqwest::Error),
-    /// The environment does not describe a workload identity.
-    #[error("workload identity cannot be used")]
-    WorkloadIdentity(#[source] azure_core::Error),
     /// The SDK refuses the rest.
     #[error("the blob client cannot be made")]
     Client(#[source] azure_core::Error),

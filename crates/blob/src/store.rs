@@ -8,9 +8,6 @@ use std::time::Duration;
 
 use azure_core::credentials::{Secret, TokenCredential};
 use azure_core::http::headers::HeaderName;
-use azure_identity::{
-    ClientAssertionCredentialOptions, WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
-};
 use azure_storage_blob::models::{
     BlobClientDeleteOptions, BlobClientDownloadOptions, BlobClientGetPropertiesResultHeaders,
     BlobContainerClientListBlobsOptions, BlobItem, ListBlobsIncludeItem,
@@ -87,7 +84,7 @@ impl BlobStore {
                 let parsed = ConnectionString::parse(text)?;
                 (parsed.endpoint, parsed.account, Some(parsed.key))
             }
-            Credential::WorkloadIdentity { endpoint } | Credential::Token { endpoint, .. } => {
+            Credential::Token { endpoint, .. } => {
                 if endpoint.scheme() != "https" {
                     return Err(refuse(endpoint, "a token is sent there, so it must be https"));
                 }
@@ -105,16 +102,6 @@ impl BlobStore {
         let token: Option<Arc<dyn TokenCredential>> = match &config.credential {
             Credential::ConnectionString(_) => None,
             Credential::Token { credential, .. } => Some(Arc::clone(credential)),
-            Credential::WorkloadIdentity { .. } => {
-                let credential = WorkloadIdentityCredential::new(Some(WorkloadIdentityCredentialOptions {
-                    credential_options: ClientAssertionCredentialOptions {
-                        client_options: options.clone(),
-                    },
-                    ..WorkloadIdentityCredentialOptions::default()
-                }))
-                .map_err(ConfigurationError::WorkloadIdentity)?;
-                Some(credential)
-            }
         };
         let signer = match login {
             None => Signer::Delegation(DelegationKeys::default()),

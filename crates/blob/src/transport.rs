@@ -39,7 +39,7 @@ pub(crate) fn http_client(
     Ok(Arc::new(client))
 }
 
-/// What blob client and token client share.
+/// How the SDK is to send.
 pub(crate) fn client_options(client: Arc<dyn HttpClient>, retry: RetryProfile) -> ClientOptions {
     ClientOptions {
         retry: RetryOptions::custom(Arc::new(retry)),

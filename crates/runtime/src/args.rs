@@ -3,8 +3,10 @@
 
 mod blob;
 mod database;
+mod identity;
 mod servicebus;
 
 pub use blob::{BlobArgs, BlobLogin};
-pub use database::{CatalogueArgs, DatabaseArgs};
+pub use database::{CatalogueArgs, DatabaseArgs, DatabaseLogin};
+pub use identity::IdentityArgs;
 pub use servicebus::{ServiceBusArgs, ServiceBusLogin};

@@ -12,7 +12,10 @@ pub mod shutdown;
 pub mod telemetry;
 
 pub use ::backoff::Backoff;
-pub use args::{BlobArgs, BlobLogin, CatalogueArgs, DatabaseArgs, ServiceBusArgs, ServiceBusLogin};
+pub use args::{
+    BlobArgs, BlobLogin, CatalogueArgs, DatabaseArgs, DatabaseLogin, IdentityArgs, ServiceBusArgs,
+    ServiceBusLogin,
+};
 pub use crash_point::crash_point;
 pub use crypto::{CryptoProviderInstalled, install_crypto_provider};
 pub use telemetry::{LogFormat, TelemetryArgs};

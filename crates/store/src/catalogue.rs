@@ -10,7 +10,7 @@ use secrecy::SecretString;
 use sqlx::{ConnectOptions as _, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
-use crate::pool::{self, InvalidUrl};
+use crate::pool::{self, InvalidUrl, Login};
 
 /// Which read of the catalogue failed.
 #[derive(Debug, thiserror::Error)]
@@ -42,8 +42,9 @@ impl Error {
             sqlx::Error::Database(error) => match error.code().as_deref() {
                 // https://www.postgresql.org/docs/current/errcodes-appendix.html
                 Some(code) if code.starts_with("22") => ErrorKind::InvalidData,
-                // 28: a wrong password or no such login; 3D: no such database; 42: no such table or column,
-                // or no permission for it
+                // passwords and tokens are replaced while processes run
+                Some("28P01") => ErrorKind::Unavailable,
+                // 28: no such login; 3D: no such database; 42: no such table or column, or no permission for it
                 Some(code) if ["28", "3D", "42"].iter().any(|class| code.starts_with(class)) => {
                     ErrorKind::Rejected
                 }
@@ -61,11 +62,11 @@ impl Error {
 ///
 /// # Errors
 /// [`InvalidUrl`].
-pub fn connect(url: &SecretString, application: &str) -> Result<PgPool, InvalidUrl> {
-    let pool = pool::connect(url, 1, application)?;
-    let options = pool.connect_options();
-    pool.set_connect_options(options.as_ref().clone().disable_statement_logging());
-    Ok(pool)
+pub fn connect(url: &SecretString, login: &Login, application: &str) -> Result<PgPool, InvalidUrl> {
+    let options = pool::options(url, login)?
+        .application_name(application)
+        .disable_statement_logging();
+    Ok(pool::connect_with(options, login, 1))
 }
 
 /// One snapshot of the catalogue: everything read through it is of one moment.

@@ -209,3 +209,22 @@ async fn a_certificate_of_an_unknown_authority_is_not_accepted() {
     }
     assert!(text.contains("invalid peer certificate"), "{text}");
 }
+
+#[test]
+fn a_token_is_never_sent_over_http() {
+    let credential = Credential::Token {
+        endpoint: "http://acct.blob.core.windows.net".parse().unwrap(),
+        credential: Arc::new(Unsigned {
+            issuer: "https://sts.windows.net/",
+        }),
+    };
+    let error = BlobStore::new(BlobConfig::new(credential, "reports"))
+        .map(drop)
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .ends_with("a token is sent there, so it must be https"),
+        "{error}"
+    );
+}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use blob::{BlobStore, ConfigurationError, Credential, Refusal, RetryProfile};
+use blob::{BlobStore, ConfigurationError, Refusal, RetryProfile};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -223,20 +223,6 @@ fn without_ca_certificates_https_is_an_error_and_http_works() {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
-}
-
-#[test]
-fn a_token_is_never_sent_over_http() {
-    let endpoint = "http://acct.blob.core.windows.net".parse().unwrap();
-    let mut config = config("");
-    config.credential = Credential::WorkloadIdentity { endpoint };
-    let error = BlobStore::new(config).map(drop).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .ends_with("a token is sent there, so it must be https"),
-        "{error}"
-    );
 }
 
 #[rstest::rstest]

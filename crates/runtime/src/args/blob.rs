@@ -44,3 +44,10 @@ pub struct BlobLogin {
     #[arg(long, env = "BLOB_ENDPOINT", value_name = "URL")]
     pub blob_endpoint: Option<Url>,
 }
+
+impl BlobLogin {
+    /// Whether it is by workload identity.
+    pub const fn by_identity(&self) -> bool {
+        self.azure_storage_connection_string.is_none()
+    }
+}

@@ -1,7 +1,9 @@
 use std::num::NonZeroU32;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use identity::{Identity, POSTGRES_SCOPE};
 use secrecy::SecretString;
+use tokio::sync::watch;
 
 /// The reports' database.
 #[derive(Args, Clone, Debug)]
@@ -16,6 +18,16 @@ pub struct DatabaseArgs {
     )]
     pub reports_database_url: SecretString,
 
+    /// How to log in to PostgreSQL. By workload identity the URLs name a user and no password, and TLS is
+    /// required.
+    #[arg(
+        long,
+        env = "DATABASE_LOGIN",
+        default_value = "password",
+        value_name = "LOGIN"
+    )]
+    pub database_login: DatabaseLogin,
+
     /// The most connections to the reports' database that this process opens.
     #[arg(
         long,
@@ -24,6 +36,29 @@ pub struct DatabaseArgs {
         value_name = "CONNECTIONS"
     )]
     pub reports_database_max_connections: NonZeroU32,
+}
+
+impl DatabaseArgs {
+    /// Whether the password is a token of the workload identity.
+    pub fn by_identity(&self) -> bool {
+        self.database_login == DatabaseLogin::WorkloadIdentity
+    }
+
+    /// The password that changes, when it is the identity's token. To be called within a Tokio runtime.
+    pub fn passwords(&self, identity: Option<&Identity>) -> Option<watch::Receiver<Option<SecretString>>> {
+        identity
+            .filter(|_| self.by_identity())
+            .map(|identity| identity.passwords(POSTGRES_SCOPE))
+    }
+}
+
+/// How to log in to PostgreSQL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DatabaseLogin {
+    /// By the password in the URL.
+    Password,
+    /// By Entra ID: the password is an access token of the Pod's workload identity, and changes.
+    WorkloadIdentity,
 }
 
 /// The catalogue's database: albums and ratings, read only. It may be a replica, or the same

@@ -33,7 +33,14 @@ pub struct ServiceBusLogin {
     pub servicebus_connection_string: Option<SecretString>,
 
     /// Fully qualified namespace, such as example.servicebus.windows.net, logged in to by workload
-    /// identity.
+    /// identity over TLS; a port other than 5671 follows a colon.
     #[arg(long, env = "SERVICEBUS_NAMESPACE", value_name = "HOST")]
     pub servicebus_namespace: Option<String>,
+}
+
+impl ServiceBusLogin {
+    /// Whether it is by workload identity.
+    pub const fn by_identity(&self) -> bool {
+        self.servicebus_connection_string.is_none()
+    }
 }

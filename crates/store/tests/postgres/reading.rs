@@ -1,5 +1,6 @@
 use rstest::rstest;
 use sqlx::AssertSqlSafe;
+use store::pool::Login;
 use store::reports::{self, Error};
 use store::testing;
 
@@ -65,7 +66,7 @@ async fn a_reason_that_this_version_does_not_know_is_named_as_inconsistent() {
 #[tokio::test]
 async fn a_server_that_is_away_is_told_from_a_refusal() {
     let nobody_there = "postgres://nobody@127.0.0.1:1/nothing".to_owned().into();
-    let pool = store::pool::connect(&nobody_there, 1, "test").unwrap();
+    let pool = store::pool::connect(&nobody_there, &Login::Url, 1, "test").unwrap();
     let database = testing::database().await;
     sqlx::query("ALTER TABLE reports RENAME TO elsewhere")
         .execute(&database.admin_pool)
@@ -106,7 +107,7 @@ async fn a_server_that_became_a_replica_is_unavailable_for_writing() {
 async fn a_wrong_url_is_refused_without_showing_the_password(#[case] url: &str) {
     let url = url.to_owned().into();
 
-    let error = store::pool::connect(&url, 1, "test").map(|_| ()).unwrap_err();
+    let error = store::pool::connect(&url, &Login::Url, 1, "test").map(|_| ()).unwrap_err();
 
     let chain = format!(
         "{error} {}",
