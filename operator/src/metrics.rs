@@ -11,6 +11,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crds::PopularityReportStatus;
 use crds::conditions::{self, reasons};
+use domain::FailureReason;
 
 /// A reconcile is a few requests to the API server and the database: milliseconds when all is well, and 30 s
 /// is its limit.
@@ -100,7 +101,21 @@ impl Metrics {
             "Reports whose end was published, by reason",
             metrics.finished.clone(),
         );
+        metrics.begin_at_zero();
         metrics
+    }
+
+    /// What is not there until it happens first is no increase for those who watch: an alert would sleep through the
+    /// first dead letter.
+    fn begin_at_zero(&self) {
+        for outcome in ["dispatched", "superseded", "dead_lettered", "abandoned"] {
+            drop(self.consumed.get_or_create(&Outcome { outcome }));
+        }
+        let failures = FailureReason::ALL.iter().map(|reason| reason.as_str());
+        for reason in failures.chain([reasons::COMPLETED]) {
+            let reason = reason.to_owned();
+            drop(self.finished.get_or_create(&Reason { reason }));
+        }
     }
 
     /// Whether this process leads.
@@ -152,6 +167,34 @@ impl Metrics {
         };
         if let (None, Some(reason)) = (earlier.and_then(reason), reason(now)) {
             self.finished.get_or_create(&Reason { reason }).inc();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+    use crate::consumer::Verdict;
+
+    #[test]
+    fn what_alerts_look_at_is_there_before_it_happens() {
+        let mut registry = Registry::default();
+        let _metrics = Metrics::register(&mut registry);
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+
+        let dead = Verdict::Dead("", String::new());
+        for line in [
+            format!(
+                "popularity_reports_consumed_messages_total{{outcome=\"{}\"}} 0",
+                dead.as_str()
+            ),
+            "popularity_reports_reports_finished_total{reason=\"ExporterFailed\"} 0".to_owned(),
+            "popularity_reports_reports_finished_total{reason=\"Completed\"} 0".to_owned(),
+        ] {
+            assert!(text.contains(&line), "{line} is not in {text}");
         }
     }
 }
