@@ -13,6 +13,8 @@ use crds::PopularityReportStatus;
 use crds::conditions::{self, reasons};
 use domain::FailureReason;
 
+use crate::report;
+
 /// A reconcile is a few requests to the API server and the database: milliseconds when all is well, and 30 s
 /// is its limit.
 const RECONCILE_BUCKETS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
@@ -111,6 +113,8 @@ impl Metrics {
         for outcome in ["dispatched", "superseded", "dead_lettered", "abandoned"] {
             drop(self.consumed.get_or_create(&Outcome { outcome }));
         }
+        let reason = report::Error::TimedOut.reason().to_owned();
+        drop(self.reconcile_failures.get_or_create(&Reason { reason }));
         let failures = FailureReason::ALL.iter().map(|reason| reason.as_str());
         for reason in failures.chain([reasons::COMPLETED]) {
             let reason = reason.to_owned();
