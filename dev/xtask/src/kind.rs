@@ -38,7 +38,7 @@ pub struct Options {
     #[arg(long)]
     delete: bool,
     #[command(flatten)]
-    images: images::Options,
+    images: images::Source,
     #[command(flatten)]
     sample: Sample,
 }

@@ -23,7 +23,7 @@ const NEIGHBOURS: &str = "dev/kind/neighbours/Containerfile";
 
 /// Where the images come from.
 #[derive(clap::Args)]
-pub struct Options {
+pub struct Source {
     /// Write the images from what is built and installed on this machine, instead of having Docker build and pull
     /// them
     #[arg(long)]
@@ -65,7 +65,7 @@ impl Images {
     ///
     /// # Errors
     /// When one cannot be had.
-    pub fn build(project: &Project, options: &Options) -> Result<Self> {
+    pub fn build(project: &Project, options: &Source) -> Result<Self> {
         let mut images = Self {
             postgres: options.postgres_image.clone(),
             azurite: options
@@ -109,7 +109,7 @@ impl Images {
         Ok(())
     }
 
-    fn build_by_docker(&mut self, project: &Project, options: &Options) -> Result<()> {
+    fn build_by_docker(&mut self, project: &Project, options: &Source) -> Result<()> {
         let mut builds: Vec<_> = PROGRAMS.iter().map(|name| ("Containerfile", *name)).collect();
         builds.extend(TOOLS.iter().map(|name| (NEIGHBOURS, *name)));
         if options.azurite_image.is_none() {
@@ -132,7 +132,7 @@ impl Images {
     }
 
     /// Those that somebody else publishes.
-    fn pull(&mut self, project: &Project, options: &Options) -> Result<()> {
+    fn pull(&mut self, project: &Project, options: &Source) -> Result<()> {
         let mut published: Vec<&String> = [
             &options.azurite_image,
             &options.servicebus_image,
