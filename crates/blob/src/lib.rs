@@ -31,5 +31,5 @@ pub use facts::BlobFacts;
 pub use metadata::{InvalidMetadata, Metadata};
 pub use retry::RetryProfile;
 pub use signed_url::{SignedUrl, URL_TTL_MAX};
-pub use store::{BlobContent, BlobStore};
+pub use store::{BlobContent, BlobStore, checks};
 pub use writer::{BlobWriter, Commit, WriterOptions};

@@ -1,5 +1,7 @@
 //! The container and its blobs.
 
+pub mod checks;
+
 use std::fmt;
 use std::future::Future;
 use std::num::NonZeroUsize;

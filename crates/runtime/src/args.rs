@@ -4,9 +4,11 @@
 mod blob;
 mod database;
 mod identity;
+mod pod;
 mod servicebus;
 
 pub use blob::{BlobArgs, BlobLogin};
 pub use database::{CatalogueArgs, DatabaseArgs, DatabaseLogin};
 pub use identity::IdentityArgs;
+pub use pod::PodArgs;
 pub use servicebus::{ServiceBusArgs, ServiceBusLogin};

@@ -8,12 +8,15 @@ mod crash_point;
 mod crypto;
 #[cfg(feature = "health")]
 pub mod health;
+#[cfg(feature = "health")]
+pub mod needs;
 pub mod shutdown;
 pub mod telemetry;
 
 pub use ::backoff::Backoff;
+pub use ::checks;
 pub use args::{
-    BlobArgs, BlobLogin, CatalogueArgs, DatabaseArgs, DatabaseLogin, IdentityArgs, ServiceBusArgs,
+    BlobArgs, BlobLogin, CatalogueArgs, DatabaseArgs, DatabaseLogin, IdentityArgs, PodArgs, ServiceBusArgs,
     ServiceBusLogin,
 };
 pub use crash_point::crash_point;

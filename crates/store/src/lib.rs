@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod catalogue;
+pub mod checks;
 pub mod migrations;
 mod notifications;
 pub mod outbox;

@@ -63,6 +63,16 @@ async fn bring_up_to_date(connection: &mut PgConnection) -> Result<Vec<String>, 
     Ok(unreadable)
 }
 
+/// The version of the newest migration that this program knows.
+pub fn version() -> i64 {
+    let migrator = migrator();
+    migrator
+        .iter()
+        .map(|migration| migration.version)
+        .max()
+        .unwrap_or_default()
+}
+
 fn migrator() -> Migrator {
     let mut migrator = sqlx::migrate!("../../migrations");
     migrator.dangerous_set_table_name(TABLE);

@@ -8,6 +8,7 @@
 )]
 
 mod blobs;
+mod checks;
 mod commits;
 mod entra;
 mod faults;

@@ -8,6 +8,7 @@
 
 mod acceptance;
 mod catalogue;
+mod checks;
 mod constraints;
 mod custom_resources;
 mod files;
