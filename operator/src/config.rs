@@ -28,6 +28,9 @@ pub enum Command {
     Run(Box<Config>),
     /// Bring the reports' database up to date, and end. Safe to run twice and from several processes at once.
     Migrate(MigrateArgs),
+    /// Stop the operator and the API, take the operator's finalizer off every PopularityReport, and end: before
+    /// the chart is uninstalled, so that nothing waits for an operator that is gone. Safe to run twice.
+    ReleaseFinalizers(ReleaseFinalizersArgs),
     /// Print the CustomResourceDefinition as YAML.
     Crd,
 }
@@ -38,7 +41,17 @@ impl Cli {
     /// # Errors
     /// What clap says of a wrong line; also for `--help` and `--version`.
     pub fn from_line(line: impl IntoIterator<Item = String>) -> Result<Self, clap::Error> {
-        const NAMED: [&str; 8] = ["run", "migrate", "crd", "help", "--help", "-h", "--version", "-V"];
+        const NAMED: [&str; 9] = [
+            "run",
+            "migrate",
+            "crd",
+            "release-finalizers",
+            "help",
+            "--help",
+            "-h",
+            "--version",
+            "-V",
+        ];
         let mut line: Vec<String> = line.into_iter().collect();
         if !line.get(1).is_some_and(|word| NAMED.contains(&word.as_str())) {
             line.insert(line.len().min(1), "run".to_owned());
@@ -57,6 +70,31 @@ pub struct MigrateArgs {
     /// Who this Pod is to Entra ID.
     #[command(flatten)]
     pub identity: IdentityArgs,
+
+    /// Logs.
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
+}
+
+/// Options of `operator release-finalizers`.
+#[derive(Clone, Debug, Args)]
+pub struct ReleaseFinalizersArgs {
+    /// The namespace of the PopularityReports.
+    #[arg(
+        long,
+        env = "REPORTS_NAMESPACE",
+        default_value = "popularity-reports",
+        value_name = "NAMESPACE"
+    )]
+    pub reports_namespace: String,
+
+    /// A Deployment of that namespace to stop first; repeatable.
+    #[arg(long, value_name = "DEPLOYMENT")]
+    pub stop: Vec<String>,
+
+    /// How long their Pods may take to end, in seconds.
+    #[arg(long, default_value = "90", value_name = "SECONDS")]
+    pub patience_seconds: u64,
 
     /// Logs.
     #[command(flatten)]

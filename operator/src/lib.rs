@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod notifications;
 pub mod places;
 pub mod relay;
+pub mod release_finalizers;
 pub mod report;
 pub mod run;
 pub mod sweep;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use identity::{Identity, POSTGRES_SCOPE};
-use operator::config::{Cli, Command, Config, MigrateArgs};
+use operator::config::{Cli, Command, Config, MigrateArgs, ReleaseFinalizersArgs};
 use operator::run::Operator;
 use store::pool::Login;
 
@@ -32,6 +32,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Run(config) => operate(*config).await,
         Command::Migrate(arguments) => migrate(arguments).await,
+        Command::ReleaseFinalizers(arguments) => release_finalizers(arguments).await,
         Command::Crd => {
             print!("{}", crds::manifest::yaml()?);
             Ok(())
@@ -43,6 +44,19 @@ async fn operate(config: Config) -> anyhow::Result<()> {
     runtime::telemetry::start(&config.telemetry)?;
     let shutdown = runtime::shutdown::on_signals()?;
     Operator::bind(config).await?.run(shutdown).await?;
+    Ok(())
+}
+
+async fn release_finalizers(arguments: ReleaseFinalizersArgs) -> anyhow::Result<()> {
+    runtime::telemetry::start(&arguments.telemetry)?;
+    let released = operator::release_finalizers::run(
+        &operator::run::cluster().await?,
+        &arguments.reports_namespace,
+        &arguments.stop,
+        Duration::from_secs(arguments.patience_seconds),
+    )
+    .await?;
+    tracing::info!(released, "no report waits for an operator any more");
     Ok(())
 }
 

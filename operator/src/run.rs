@@ -365,7 +365,11 @@ fn checks(
         })
 }
 
-async fn cluster() -> Result<Client, Error> {
+/// A client of the cluster that this process runs in, or that KUBECONFIG names.
+///
+/// # Errors
+/// [`Error::InferCluster`], [`Error::Client`].
+pub async fn cluster() -> Result<Client, Error> {
     let mut config = kube::Config::infer().await.map_err(Error::InferCluster)?;
     // Every caller has its own idea of when to try again; the client's own retries last for minutes.
     config.default_retry = false;
