@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use images::Images;
+pub use images::build_programs;
 use serde_json::json;
 use xshell::{Cmd, cmd};
 

@@ -13,7 +13,7 @@ use xshell::cmd;
 
 use crate::{
     hash::sha256_hex,
-    images,
+    kind,
     platform::{azurite, cluster},
     project::Project,
     steps::{seconds, step},
@@ -25,26 +25,35 @@ const NODE: &str = "dev/kind/node";
 
 const NODE_IMAGE: &str = "popularity-reports/kind-node";
 
+/// Which programs to put on kind.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Those that `cargo xtask test` has built, so that nothing is compiled again
+    #[arg(long)]
+    as_tested: bool,
+}
+
 /// # Errors
 /// When a step fails, or the machine is not as it was before.
-pub fn run(project: &Project) -> Result<()> {
+pub fn run(project: &Project, options: &Options) -> Result<()> {
     let began = Instant::now();
     if !rustix::process::geteuid().is_root() {
         bail!(
             "kind-test starts a container engine, which only root can; with Docker on the machine: cargo xtask kind"
         );
     }
-    prepare(project)?;
+    prepare(project, options)?;
     let before = Traces::read()?;
-    let result = on_engine(project);
+    let result = on_engine(project, options);
     let after = Traces::read()?;
     let left = before.differences(&after);
+    if !left.is_empty() {
+        let left = left.join("\n  ");
+        eprintln!("the machine is not as it was before the engine ran:\n  {left}");
+    }
     result?;
     if !left.is_empty() {
-        bail!(
-            "the machine is not as it was before the engine ran:\n  {}",
-            left.join("\n  ")
-        );
+        bail!("the machine is not as it was before the engine ran");
     }
     println!(
         "kind made, used and removed without a trace, after {}",
@@ -54,7 +63,7 @@ pub fn run(project: &Project) -> Result<()> {
 }
 
 /// Gets all that comes by the network: the engine's namespace has none.
-fn prepare(project: &Project) -> Result<()> {
+fn prepare(project: &Project, options: &Options) -> Result<()> {
     tools::need_packages(project)?;
     tools::need_container_engine(project)?;
     tools::need_kind(project)?;
@@ -64,10 +73,10 @@ fn prepare(project: &Project) -> Result<()> {
         cluster::kc(project)?;
         Ok(cmd!(project.sh, "dev/cluster/cluster build-dns").run()?)
     })?;
-    images::build_programs(project, "dev")
+    kind::build_programs(project, options.as_tested)
 }
 
-fn on_engine(project: &Project) -> Result<()> {
+fn on_engine(project: &Project, options: &Options) -> Result<()> {
     let folder = project.cache.join("kind-test");
     fs::create_dir_all(&folder)?;
     let runtime = folder.join("runtime");
@@ -82,7 +91,9 @@ fn on_engine(project: &Project) -> Result<()> {
     // this program: `cargo xtask kind`
     let xtask = std::env::current_exe()?;
     let task = |args: &[&str]| -> Result<()> { Ok(engine.inside(&xtask)?.arg("kind").args(args).run()?) };
-    let made = task(&["--from-host", "--node-image", &image]);
+    let mut make = vec!["--from-host", "--node-image", &image];
+    make.extend(options.as_tested.then_some("--as-tested"));
+    let made = task(&make);
     if made.is_err() {
         // what is removed next cannot be looked at any more
         engine.show_pods();

@@ -72,7 +72,7 @@ enum Task {
     /// Install the product on a kind cluster and make one report, from the POST to the CSV outside the cluster
     Kind(kind::Options),
     /// Run kind where there is no Docker: with an engine in namespaces of its own, without a trace
-    KindTest,
+    KindTest(kind_test::Options),
     /// Check the Bicep files of infra/
     Infra,
     /// Run dev/cluster/cluster, for example `cargo xtask cluster kubectl get pods -A`
@@ -140,7 +140,7 @@ fn run() -> Result<()> {
             Ok(())
         }
         Task::Kind(options) => kind::run(&project, &options),
-        Task::KindTest => kind_test::run(&project),
+        Task::KindTest(options) => kind_test::run(&project, &options),
         Task::Infra => infra::check(&project),
         Task::Cluster { args } => Ok(cmd!(project.sh, "dev/cluster/cluster {args...}").quiet().run()?),
         Task::Fmt { check } => checks::fmt(&project, check),

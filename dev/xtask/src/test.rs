@@ -47,9 +47,7 @@ pub fn run(project: &Project, options: &Options) -> Result<()> {
     let platform = Platform::open(project, Instance::Test)?;
     let mut parts = Parts::default();
     let ready = parts.run("build", || {
-        step("build everything, the tests too", || {
-            Ok(cmd!(project.sh, "cargo build {ALL...} --all-targets").run()?)
-        })
+        step("build everything, the tests too", || build_all(project))
     }) && parts.run("platform", || {
         platform.up_neighbours(&images::write(project, "dev", images::FAILPOINTS)?)
     });
@@ -62,6 +60,14 @@ pub fn run(project: &Project, options: &Options) -> Result<()> {
         parts.run("stop", || platform.down());
     }
     parts.result()
+}
+
+/// Builds everything, the tests and the crash points too.
+///
+/// # Errors
+/// When something does not build.
+pub fn build_all(project: &Project) -> Result<()> {
+    Ok(cmd!(project.sh, "cargo build {ALL...} --all-targets").run()?)
 }
 
 fn run_on(project: &Project, platform: &Platform, options: &Options, parts: &mut Parts) {

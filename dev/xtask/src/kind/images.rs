@@ -28,6 +28,10 @@ pub struct Source {
     /// them
     #[arg(long)]
     from_host: bool,
+    /// Take the programs as `cargo xtask test` builds them: with crash points, which nothing switches on, and, right
+    /// after the tests, without compiling anything again
+    #[arg(long, requires = "from_host")]
+    as_tested: bool,
     /// The image of kind's node; without it, the one that this kind is made for
     #[arg(long)]
     pub node_image: Option<String>,
@@ -83,6 +87,7 @@ impl Images {
             archives: Vec::new(),
         };
         if options.from_host {
+            build_programs(project, options.as_tested)?;
             images.write(project)?;
         } else {
             images.build_by_docker(project, options)?;
@@ -92,8 +97,6 @@ impl Images {
     }
 
     fn write(&mut self, project: &Project) -> Result<()> {
-        tools::need_packages(project)?;
-        images::build_programs(project, "dev")?;
         let programs = [PROGRAMS, TOOLS].concat();
         let written = images::write_some(project, "dev", DEV, &programs)?;
         self.archives = written.into_iter().map(|image| image.archive).collect();
@@ -183,4 +186,18 @@ impl Images {
             "sampleData": self.sample_data,
         })
     }
+}
+
+/// Builds the programs of this machine.
+///
+/// # Errors
+/// When one does not build.
+pub fn build_programs(project: &Project, as_tested: bool) -> Result<()> {
+    tools::need_packages(project)?;
+    if as_tested {
+        return step("build everything, as for the tests", || {
+            crate::test::build_all(project)
+        });
+    }
+    images::build_programs(project, "dev")
 }

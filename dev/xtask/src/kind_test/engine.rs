@@ -167,10 +167,19 @@ impl<'p> Engine<'p> {
 
     /// Prints how the pods of the cluster are, for who reads why the task has failed.
     pub fn show_pods(&self) {
-        for args in [["get", "pods"], ["get", "events"], ["describe", "pods"]] {
-            let node = ["exec", "popularity-reports-control-plane", "kubectl"];
-            let as_admin = ["--kubeconfig", "/etc/kubernetes/admin.conf", "--all-namespaces"];
-            let show = self.docker(&node).args(as_admin).args(args);
+        for what in ["get pods", "get events", "describe pods", "logs"] {
+            let mut show = self
+                .docker(&["exec", "popularity-reports-control-plane", "kubectl"])
+                .args(what.split(' '));
+            show = match what {
+                "logs" => show.args([
+                    "--namespace=popularity-reports",
+                    "--selector=app.kubernetes.io/name",
+                    "--prefix",
+                ]),
+                _ => show.arg("--all-namespaces"),
+            };
+            let show = show.arg("--kubeconfig=/etc/kubernetes/admin.conf");
             if let Err(error) = show.run() {
                 eprintln!("   cannot show it: {error}");
             }
