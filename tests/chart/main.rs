@@ -7,6 +7,9 @@
     reason = "a test fails by panicking"
 )]
 
+#[cfg(feature = "cluster")]
+mod admission;
+mod alerts;
 mod helm;
 mod lint;
 mod objects;

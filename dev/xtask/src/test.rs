@@ -109,6 +109,7 @@ fn with_platform<'p>(command: Cmd<'p>, project: &Project, platform: &Platform) -
         .envs(platform.env()?)
         .env("KUBECTL", platform.kubectl_program()?)
         .env("HELM", tools::need_helm(project)?)
+        .env("PROMTOOL", tools::need_promtool(project)?)
         .env(
             "FOREIGN_DEFINITIONS",
             env::join_paths(chart::foreign_definitions(project)?)?,

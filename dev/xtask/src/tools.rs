@@ -230,6 +230,42 @@ pub fn need_kind(project: &Project) -> Result<PathBuf> {
     go_install(project, "sigs.k8s.io/kind", "kind", KIND)
 }
 
+/// The checker of Prometheus' rules, out of Debian's package: to install that would start a Prometheus.
+///
+/// # Errors
+/// When the package cannot be fetched.
+pub fn need_promtool(project: &Project) -> Result<PathBuf> {
+    if let Some(promtool) = find(project, "promtool") {
+        return Ok(promtool);
+    }
+    let folder = project.cache.join("prometheus");
+    let promtool = folder.join("usr/bin/promtool");
+    if promtool.is_file() {
+        return Ok(promtool);
+    }
+    let advice = "promtool is needed, on the PATH; as root: apt-get install -y prometheus";
+    if !on_path(project, "apt-get") {
+        bail!("{advice}");
+    }
+    step("fetch promtool, of Debian's package prometheus", || {
+        let sh = &project.sh;
+        fs::create_dir_all(&folder)?;
+        let _folder = sh.push_dir(&folder);
+        if rustix::process::geteuid().is_root() {
+            cmd!(sh, "apt-get update -qq").run()?;
+        }
+        // the account of apt's own has no business in this folder
+        cmd!(sh, "apt-get download -qq -o APT::Sandbox::User=root prometheus").run()?;
+        let package = sh
+            .read_dir(&folder)?
+            .into_iter()
+            .find(|file| file.extension().is_some_and(|end| end == "deb"))
+            .context(advice)?;
+        Ok(cmd!(sh, "dpkg-deb --extract {package} {folder}").run()?)
+    })?;
+    Ok(promtool)
+}
+
 /// Installs a cargo subcommand that is missing.
 ///
 /// # Errors
