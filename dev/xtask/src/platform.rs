@@ -1,12 +1,12 @@
-//! The local platform: everything that the product runs on, and the product itself, as processes of this
-//! machine. It knows what it started and stops exactly that.
+//! The local platform: a cluster with the product installed on it, and what else the product needs as processes
+//! of this machine. It knows what it started and stops exactly that.
 
 pub mod azurite;
 pub mod cluster;
 pub mod postgres;
 pub mod process;
+mod release;
 pub mod servicebus;
-mod services;
 pub mod settings;
 
 use std::{
@@ -16,13 +16,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use xshell::{Cmd, cmd};
 
 use crate::{images, project::Project, steps::step, token, tools};
 use cluster::Cluster;
 use postgres::Login;
 use process::Processes;
+use release::Release;
 use settings::Settings;
 
 /// The namespace that the demonstration's reports live in.
@@ -130,19 +131,14 @@ impl<'p> Platform<'p> {
     pub fn up(&self, sample: Sample) -> Result<()> {
         tools::need_packages(self.base.project)?;
         images::build_programs(self.base.project, "dev")?;
-        self.up_neighbours(&images::write(self.base.project, "dev", images::DEV)?)?;
-        step("start the Service Bus emulator", || servicebus::up(&self.base))?;
+        let images = images::write(self.base.project, "dev", images::DEV)?;
+        self.up_neighbours(&images)?;
+        step("start the Service Bus emulator", || {
+            servicebus::up(&self.base, &self.cluster.host_address()?)
+        })?;
         self.load_sample(sample)?;
-        step("bring the reports' tables up to date", || {
-            postgres::grant(&self.base)?;
-            services::migrate(&self.base)
-        })?;
-        step("install the PopularityReport resource", || self.install_crd())?;
-        let kubeconfig = self.cluster.kubeconfig()?;
-        step("start the operator", || {
-            services::start_operator(&self.base, &kubeconfig)
-        })?;
-        step("start the API", || services::start_api(&self.base, &kubeconfig))
+        step("let the programs' roles in", || postgres::grant(&self.base))?;
+        step("install the chart", || self.release().up(&images))
     }
 
     /// Starts the cluster, with the product's images on its node, PostgreSQL and Azurite.
@@ -213,10 +209,11 @@ impl<'p> Platform<'p> {
     /// # Errors
     /// When something cannot be stopped.
     pub fn down(&self) -> Result<()> {
+        if self.instance == Instance::Dev {
+            step("uninstall the chart", || self.release().down())?;
+        }
         step("stop the programs", || {
             for (name, signal) in [
-                (services::API, services::STOP),
-                (services::OPERATOR, services::STOP),
                 (servicebus::NAME, servicebus::STOP),
                 (azurite::NAME, azurite::STOP),
                 (postgres::NAME, postgres::STOP),
@@ -245,15 +242,8 @@ impl<'p> Platform<'p> {
     /// # Errors
     /// When one does not run.
     pub fn status(&self) -> Result<()> {
-        let parts = [
-            postgres::NAME,
-            azurite::NAME,
-            servicebus::NAME,
-            services::OPERATOR,
-            services::API,
-        ];
         let mut missing = Vec::new();
-        for name in parts {
+        for name in [postgres::NAME, azurite::NAME, servicebus::NAME] {
             let state = match self.base.processes.running(name) {
                 Some(pid) => format!("running, process {pid}"),
                 None => {
@@ -268,7 +258,16 @@ impl<'p> Platform<'p> {
         }
         let up = self.cluster.is_up();
         println!("{:20} {}", "cluster", if up { "running" } else { "not running" });
-        if !up {
+        if up {
+            for part in release::DEPLOYMENTS {
+                let (ready, wanted) = self.release().ready(part)?;
+                let state = format!("{ready} of {wanted} Pods ready");
+                println!("{part:20} {state:24} cargo xtask logs {part}");
+                if ready < wanted || wanted == 0 {
+                    missing.push(part);
+                }
+            }
+        } else {
             missing.push("cluster");
         }
         if missing.is_empty() {
@@ -280,11 +279,14 @@ impl<'p> Platform<'p> {
         )
     }
 
-    /// Follows the log of one part, or of all.
+    /// Follows the log of one part, or of all programs of this machine.
     ///
     /// # Errors
     /// When there is no such log.
     pub fn logs(&self, name: Option<&str>) -> Result<()> {
+        if let Some(part) = name.filter(|name| release::DEPLOYMENTS.contains(name)) {
+            return self.release().logs(part);
+        }
         let folder = self.base.dir.join("log");
         let mut logs = Vec::new();
         for entry in fs::read_dir(&folder)? {
@@ -327,9 +329,9 @@ impl<'p> Platform<'p> {
         if self.instance == Instance::Dev {
             env.push((
                 "SERVICEBUS_CONNECTION_STRING",
-                servicebus::connection_string(&self.base),
+                servicebus::connection_string(&self.base, LOOPBACK),
             ));
-            env.insert(0, ("API_URL", services::api_url(&self.base)));
+            env.insert(0, ("API_URL", self.release().api_url()?));
             env.insert(
                 1,
                 ("API_TOKEN", token::mint(key, USER, false, now, TOKEN_LIFETIME)?),
@@ -404,25 +406,11 @@ impl<'p> Platform<'p> {
         )
     }
 
-    /// The resource's definition, the namespace, and in it the exporter's secrets.
-    fn install_crd(&self) -> Result<()> {
-        let kubectl = || self.cluster.kubectl();
-        kubectl()?
-            .args(["apply", "--server-side", "-f", "crds/yaml"])
-            .run()?;
-        kubectl()?
-            .args([
-                "wait",
-                "--for=condition=Established",
-                "--timeout=30s",
-                "-f",
-                "crds/yaml",
-            ])
-            .run()?;
-        let secret = services::exporter_secret(&self.base, &self.cluster.host_address()?);
-        // by standard input: a command line can be read by everybody on the machine
-        let apply = kubectl()?.args(["apply", "--server-side", "-f", "-"]);
-        apply.stdin(secret).run().context("namespace and secret")
+    fn release(&self) -> Release<'_, 'p> {
+        Release {
+            base: &self.base,
+            cluster: &self.cluster,
+        }
     }
 }
 

@@ -320,6 +320,15 @@ impl<'p> Cluster<'p> {
         }
     }
 
+    /// Where `kind-config.yaml` publishes the API's port of the node; nowhere on the bundled cluster, whose
+    /// Services this machine reaches.
+    pub fn published_api(&self) -> Option<&'static str> {
+        match self.sort {
+            Sort::Bundled => None,
+            Sort::Kind => Some("http://127.0.0.1:18080"),
+        }
+    }
+
     /// The networks that connections of pods come from, as programs on this machine see them.
     ///
     /// # Errors

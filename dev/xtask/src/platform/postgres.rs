@@ -132,6 +132,12 @@ pub fn grant(base: &Base) -> Result<()> {
     statements.push_str(&format!(
         "GRANT SELECT ON {CATALOGUE} TO popularity_reports_exporter;\n"
     ));
+    // in the data of an earlier version the owner of the catalogue migrated, and only an owner hands tables over
+    let (owner, migrations) = (Login::Owner.role(), Login::Migrations.role());
+    statements.push_str(&format!(
+        "SELECT 'GRANT {owner} TO {migrations}' FROM pg_tables \
+         WHERE tablename = 'popularity_reports_migrations' AND tableowner = '{owner}'\n\\gexec\n"
+    ));
     run_sql(base, DATABASE, &statements)
 }
 
@@ -211,6 +217,8 @@ fn create_logins(base: &Base) -> Result<()> {
 fn run_sql(base: &Base, database: &str, statements: &str) -> Result<()> {
     psql(base, database)
         .arg("--quiet")
+        // what is there already is as it should be
+        .env("PGOPTIONS", "--client-min-messages=warning")
         .quiet()
         .stdin(statements)
         .run()

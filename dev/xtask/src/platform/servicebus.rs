@@ -6,7 +6,7 @@ use anyhow::Result;
 use rustix::process::Signal;
 use xshell::cmd;
 
-use super::{Base, process::Service, settings::Settings};
+use super::{Base, LOOPBACK, process::Service, settings::Settings};
 
 pub const NAME: &str = "servicebus-emulator";
 pub const STOP: Signal = Signal::TERM;
@@ -14,14 +14,17 @@ pub const STOP: Signal = Signal::TERM;
 /// The queue of export requests.
 pub const QUEUE: &str = "report-requests";
 
+/// Starts it, listening on the loopback and where pods reach this machine.
+///
 /// # Errors
 /// When it does not start, or does not answer.
-pub fn up(base: &Base) -> Result<()> {
+pub fn up(base: &Base, host_address: &str) -> Result<()> {
     let Settings { ports, secrets } = &base.settings;
     let data = base.dir.join("servicebus");
-    let admin = format!("127.0.0.1:{}", ports.servicebus_admin);
+    let admin = format!("{LOOPBACK}:{}", ports.servicebus_admin);
     let args = [
-        ("--listen", format!("127.0.0.1:{}", ports.servicebus)),
+        ("--listen", format!("{LOOPBACK}:{}", ports.servicebus)),
+        ("--listen", format!("{host_address}:{}", ports.servicebus)),
         ("--admin-listen", admin.clone()),
         ("--queue", format!("{QUEUE},duplicate-detection=10m")),
         ("--data", data.display().to_string()),
@@ -49,11 +52,11 @@ pub fn up(base: &Base) -> Result<()> {
     })
 }
 
-/// The connection string, as the official clients take it.
-pub fn connection_string(base: &Base) -> String {
+/// The connection string, as the official clients take it, with the emulator at the address.
+pub fn connection_string(base: &Base, host: &str) -> String {
     let Settings { ports, secrets } = &base.settings;
     format!(
-        "Endpoint=sb://127.0.0.1:{};SharedAccessKeyName=RootManageSharedAccessKey;SharedAccessKey={};\
+        "Endpoint=sb://{host}:{};SharedAccessKeyName=RootManageSharedAccessKey;SharedAccessKey={};\
          UseDevelopmentEmulator=true;",
         ports.servicebus, secrets.servicebus_key
     )

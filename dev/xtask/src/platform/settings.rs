@@ -20,8 +20,6 @@ pub struct Ports {
     pub blob: u16,
     pub servicebus: u16,
     pub servicebus_admin: u16,
-    pub api: u16,
-    pub operator: u16,
 }
 
 /// Made for this platform alone; letters and digits only, unless said otherwise.
@@ -92,8 +90,6 @@ impl Ports {
             blob: next()?,
             servicebus: next()?,
             servicebus_admin: next()?,
-            api: next()?,
-            operator: next()?,
         })
     }
 }
