@@ -4,9 +4,18 @@ use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use anyhow::{Context, Result};
 
-/// What belongs to the bundled cluster, which may start or stop meanwhile.
-const BUNDLED: &[&str] = &[
-    "KUBE-", "CNI-", "KC-", "cni0", "kube0", "kubepods", "veth", "/kc/",
+/// What belongs to the bundled cluster and to buildah's store, which may come and go meanwhile.
+const OTHERS: &[&str] = &[
+    "KUBE-",
+    "CNI-",
+    "KC-",
+    "cni0",
+    "kube0",
+    "kubepods",
+    "veth",
+    "/kc/",
+    "/buildah",
+    "/containers/storage/",
 ];
 
 /// Settings of the kernel that count or tell something, and so change by themselves.
@@ -93,7 +102,7 @@ impl Traces {
                 facts.insert(format!("process {}", name.trim()));
             }
         }
-        facts.retain(|fact| !BUNDLED.iter().any(|mark| fact.contains(mark)));
+        facts.retain(|fact| !OTHERS.iter().any(|mark| fact.contains(mark)));
         Ok(Self(facts))
     }
 
