@@ -15,3 +15,4 @@ mod leader;
 mod least_privilege;
 mod outage;
 mod parameters;
+mod queue;
