@@ -11,6 +11,8 @@
 mod admission;
 mod alerts;
 mod helm;
+#[cfg(feature = "cluster")]
+mod install;
 mod lint;
 mod objects;
 mod refusals;
