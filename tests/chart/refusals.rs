@@ -92,6 +92,7 @@ fn with(base: Value, path: &str, value: Value) -> Value {
 #[case::priority_of_the_system("/priorityClass/value", json!(2_000_000_000))]
 #[case::interval("/monitoring/serviceMonitor/interval", json!("soon"))]
 #[case::ratio("/monitoring/prometheusRule/failedRatio", json!(20))]
+#[case::download_base_with_a_path("/tests/downloadBase", json!("http://azurite:10000/account"))]
 #[case::key_of_a_secret("/tests/tokenSecret/key", json!("a b"))]
 fn a_wrong_value_is_refused_by_its_path(#[case] path: &str, #[case] value: Value) {
     let error = refusal(&with(secrets(), path, value));

@@ -1,7 +1,8 @@
 //! What is rendered, to the last field, and that its parts find each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use kubernetes::rights::{self, Objects, Rule};
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -154,6 +155,39 @@ fn no_role_reaches_beyond_the_namespace_or_has_wildcards() {
         assert!(!role["rules"].to_string().contains('*'), "{role}");
         assert!(!role["rules"].to_string().contains("secrets"), "{role}");
     }
+}
+
+/// What a program may do, as the chart and the programs themselves list it: group, resource, name, verbs.
+type Rights = BTreeSet<(String, String, Option<String>, Vec<String>)>;
+
+#[rstest]
+#[case::api("api", rights::API)]
+#[case::operator("operator", rights::OPERATOR)]
+fn a_role_grants_what_the_program_lists_and_no_more(#[case] program: &str, #[case] listed: &[Rule]) {
+    let role = format!("{FULLNAME}-{program}");
+    let listed: Rights = listed
+        .iter()
+        .map(|rule| {
+            let name = (rule.objects == Objects::Lease).then(|| role.clone());
+            let verbs = rule.verbs.iter().map(ToString::to_string).collect();
+            (rule.group.to_owned(), rule.resource.to_owned(), name, verbs)
+        })
+        .collect();
+
+    let granted: Rights = objects(&secrets())
+        .iter()
+        .filter(|object| object["kind"] == "Role" && name(object) == role)
+        .flat_map(|object| object["rules"].as_array().cloned().unwrap_or_default())
+        .map(|rule| {
+            let one = |key: &str| text(&rule[key][0]).to_owned();
+            let verbs = rule["verbs"].as_array().unwrap().iter();
+            let verbs = verbs.map(|verb| text(verb).to_owned()).collect();
+            let name = rule["resourceNames"].is_array().then(|| one("resourceNames"));
+            (one("apiGroups"), one("resources"), name, verbs)
+        })
+        .collect();
+
+    assert_eq!(granted, listed);
 }
 
 #[test]

@@ -59,6 +59,10 @@ envFrom:
   valueFrom:
     fieldRef:
       fieldPath: metadata.namespace
+- name: POD_UID
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.uid
 {{- end }}
 
 {{- /* A URL without a password: dict "root" $ "program" "api". */}}
