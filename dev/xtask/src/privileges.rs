@@ -188,7 +188,10 @@ subjects: [{kind: ServiceAccount, name: p-operator, namespace: n}]
             "requestURI": "/apis/x",
             "requestReceivedTimestamp": format!("2026-01-01T00:00:{second:02}.000000Z"),
             "objectRef": object,
-            "responseStatus": {"code": if forbidden { 403 } else { 200 }, "message": "no"},
+            "responseStatus": {
+                "code": if forbidden { 403 } else if verb == "create" { 201 } else { 200 },
+                "message": "no",
+            },
             "annotations": {"authorization.k8s.io/decision": if forbidden { "forbid" } else { "allow" }},
         })
         .to_string()

@@ -48,6 +48,9 @@ struct ResponseStatus {
     message: String,
 }
 
+const CREATED: u16 = 201;
+const FORBIDDEN: u16 = 403;
+
 /// What became of the requests.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Used {
@@ -84,9 +87,11 @@ pub fn used(log: &str, since: &str, namespaces: &str) -> Result<Used> {
     for event in events {
         let object = event.object_ref.unwrap_or_default();
         if object.api_group == "rbac.authorization.k8s.io" {
+            let made = event.response_status.is_some_and(|status| status.code == CREATED);
             match event.verb.as_str() {
                 "delete" | "deletecollection" => taken_away.insert(object.namespace),
-                "create" => taken_away.remove(&object.namespace),
+                // `kubectl apply --server-side` makes by a patch
+                _ if made => taken_away.remove(&object.namespace),
                 _ => false,
             };
             continue;
@@ -115,7 +120,7 @@ pub fn used(log: &str, since: &str, namespaces: &str) -> Result<Used> {
         let forbidden = event
             .response_status
             .as_ref()
-            .filter(|status| status.code == 403 || annotation("decision") == "forbid");
+            .filter(|status| status.code == FORBIDDEN || annotation("decision") == "forbid");
         if let Some(status) = forbidden {
             if !taken_away.contains(namespace) {
                 used.refused.insert(format!(
