@@ -9,6 +9,7 @@ use azure_core::credentials::TokenCredential;
 use azure_core::http::{ClientOptions, HttpClient, RetryOptions, Transport};
 use azure_identity::{ClientAssertionCredential, ClientAssertionCredentialOptions};
 use reqwest::redirect::Policy;
+use reqwest::tls::Certificate;
 use url::Url;
 
 use crate::assertion::TokenFile;
@@ -16,7 +17,7 @@ use crate::assertion::TokenFile;
 /// How long the token service may take to be connected to.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Who the Pod is. All but the last are what AKS's webhook puts into its environment:
+/// Who the Pod is. All but the last two are what AKS's webhook puts into its environment:
 /// <https://azure.github.io/azure-workload-identity/docs/installation/mutating-admission-webhook.html>.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -31,6 +32,8 @@ pub struct Settings {
     /// How long a caller waits for a token while the token service is away. One that is refused is told at
     /// once.
     pub patience: Duration,
+    /// Certificates (PEM) of authorities to trust beside the system's.
+    pub extra_authorities: Option<Vec<u8>>,
 }
 
 /// Why there can be no identity.
@@ -42,6 +45,9 @@ pub enum ConfigurationError {
          azure.workload.identity/use=true and its service account the annotation azure.workload.identity/client-id"
     )]
     Missing(&'static str),
+    /// The certificates given are no PEM.
+    #[error("the extra certificate authorities cannot be read as PEM")]
+    Authorities(#[source] reqwest::Error),
     /// The HTTP client cannot be made; most often there are no CA certificates on the system.
     #[error("the HTTP client cannot be made; are CA certificates installed?")]
     HttpClient(#[source] reqwest::Error),
@@ -62,11 +68,16 @@ impl Settings {
             .token_file
             .clone()
             .ok_or(ConfigurationError::Missing("AZURE_FEDERATED_TOKEN_FILE"))?;
+        let extra = match &self.extra_authorities {
+            None => Vec::new(),
+            Some(pem) => Certificate::from_pem_bundle(pem).map_err(ConfigurationError::Authorities)?,
+        };
         // an own client: the SDK's panics where no CA certificates are installed
         let client: Arc<dyn HttpClient> = Arc::new(
             reqwest::Client::builder()
                 .connect_timeout(CONNECT_TIMEOUT)
                 .redirect(Policy::none())
+                .tls_certs_merge(extra)
                 .build()
                 .map_err(ConfigurationError::HttpClient)?,
         );

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use crate::{
     config::{Config, DEFAULT_IDLE_TIME_OUT, DEFAULT_KEY, DEFAULT_KEY_NAME, Storage},
+    keys::JwtIssuer,
     queue::{InvalidSettings, QueueName, QueueSettings},
 };
 
@@ -108,6 +109,17 @@ pub struct Arguments {
     /// Let Entra ID tokens in; their signature is not checked, their expiry is.
     #[arg(long)]
     accept_jwt: bool,
+    /// Let this issuer's Entra ID tokens in; needs --jwt-keys.
+    #[arg(
+        long,
+        value_name = "URL",
+        requires = "jwt_keys",
+        conflicts_with = "accept_jwt"
+    )]
+    jwt_issuer: Option<String>,
+    /// The keys that the issuer signs with: a file with a JSON Web Key Set.
+    #[arg(long, value_name = "FILE", requires = "jwt_issuer")]
+    jwt_keys: Option<PathBuf>,
     /// What to log, as a tracing filter.
     #[arg(long, env = "LOG", default_value = "info")]
     pub log: String,
@@ -122,6 +134,12 @@ pub enum Error {
     /// The file is not valid; the cause names line and key.
     #[error("the configuration file {0} is not valid")]
     Parse(PathBuf, #[source] toml::de::Error),
+    /// The issuer's keys cannot be read.
+    #[error("failed to read the issuer's keys {0}")]
+    ReadKeys(PathBuf, #[source] std::io::Error),
+    /// The issuer's keys are none.
+    #[error("the issuer's keys {0} are no JSON Web Key Set")]
+    ParseKeys(PathBuf, #[source] serde_json::Error),
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -147,6 +165,15 @@ impl Arguments {
             .map(File::read)
             .transpose()?
             .unwrap_or_default();
+        let jwt_issuer = match (self.jwt_issuer, self.jwt_keys) {
+            (Some(issuer), Some(path)) => {
+                let text = std::fs::read(&path).map_err(|error| Error::ReadKeys(path.clone(), error))?;
+                let keys = serde_json::from_slice(&text).map_err(|error| Error::ParseKeys(path, error))?;
+                Some(JwtIssuer { issuer, keys })
+            }
+            // clap lets neither come alone
+            _ => None,
+        };
         let listen = if self.listen.is_empty() {
             file.listen
         } else {
@@ -174,6 +201,7 @@ impl Arguments {
                 .unwrap_or_else(|| DEFAULT_KEY_NAME.to_owned()),
             key: self.key,
             accept_jwt: self.accept_jwt || file.accept_jwt,
+            jwt_issuer,
             idle_time_out: DEFAULT_IDLE_TIME_OUT,
             queues,
         })

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 
 use secrecy::SecretString;
 
-use crate::queue::{QueueName, QueueSettings};
+use crate::{
+    keys::JwtIssuer,
+    queue::{QueueName, QueueSettings},
+};
 
 /// The name of the key in the customary connection string of an emulator.
 pub const DEFAULT_KEY_NAME: &str = "RootManageSharedAccessKey";
@@ -37,6 +40,8 @@ pub struct Config {
     pub key: SecretString,
     /// Whether Entra ID tokens are let in, their signature unchecked.
     pub accept_jwt: bool,
+    /// Whose Entra ID tokens are let in, their signature checked.
+    pub jwt_issuer: Option<JwtIssuer>,
     /// After how much silence a client should say that it is alive.
     pub idle_time_out: Duration,
     /// The queues to begin with. Those in the store are there as well, with the settings they had.
@@ -54,6 +59,7 @@ impl Config {
             key_name: DEFAULT_KEY_NAME.to_owned(),
             key: DEFAULT_KEY.into(),
             accept_jwt: false,
+            jwt_issuer: None,
             idle_time_out: DEFAULT_IDLE_TIME_OUT,
             queues: BTreeMap::new(),
         }

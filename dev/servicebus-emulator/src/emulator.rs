@@ -65,6 +65,7 @@ impl Emulator {
             key_name,
             key,
             accept_jwt,
+            jwt_issuer,
             idle_time_out,
             queues,
         } = config;
@@ -98,6 +99,7 @@ impl Emulator {
                 name: key_name.clone(),
                 key: key.clone(),
                 accept_jwt,
+                jwt_issuer,
             },
             idle_time_out,
             shutdown: shutdown.clone(),

@@ -4,6 +4,7 @@
 
 use base64::{Engine, prelude::BASE64_STANDARD, prelude::BASE64_URL_SAFE_NO_PAD};
 use hmac::{Hmac, Mac};
+use jsonwebtoken::{DecodingKey, Validation, jwk::JwkSet};
 use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -18,9 +19,23 @@ pub struct Keys {
     pub name: String,
     /// The key; its text is what signs, it is not base64-decoded.
     pub key: SecretString,
-    /// Whether a JWT passes when it has not expired. Its signature cannot be checked here.
+    /// Whether a JWT passes when it has not expired, whoever signed it.
     pub accept_jwt: bool,
+    /// Whose JWTs pass.
+    pub jwt_issuer: Option<JwtIssuer>,
 }
+
+/// Who issues Entra ID tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JwtIssuer {
+    /// The tokens' `iss`.
+    pub issuer: String,
+    /// The keys that they are signed with.
+    pub keys: JwkSet,
+}
+
+/// The `aud` of Entra ID tokens for Service Bus, in every cloud and region; a final slash is usual too.
+const JWT_AUDIENCES: [&str; 2] = ["https://servicebus.azure.net", "https://servicebus.azure.net/"];
 
 /// Why a token is refused, in the words that go to the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,9 +54,13 @@ pub enum Refused {
     Audience,
     /// A JWT, and those are not let in.
     #[error(
-        "InvalidIssuer: This emulator takes no Entra ID tokens; start it with --accept-jwt to let them in unchecked."
+        "InvalidIssuer: This emulator takes no Entra ID tokens; start it with --jwt-issuer and --jwt-keys, or with \
+         --accept-jwt to let them in unchecked."
     )]
     Jwt,
+    /// A JWT of somebody else, or for something else.
+    #[error("InvalidToken: The Entra ID token is not valid: {0}.")]
+    Foreign(String),
 }
 
 impl Keys {
@@ -116,10 +135,31 @@ impl Keys {
         let claims = token.split('.').nth(1).ok_or(SHAPE)?;
         let claims = BASE64_URL_SAFE_NO_PAD.decode(claims).map_err(|_| SHAPE)?;
         let claims: Claims = serde_json::from_slice(&claims).map_err(|_| SHAPE)?;
-        if !self.accept_jwt {
-            return Err(Refused::Jwt);
+        match &self.jwt_issuer {
+            Some(issuer) => issuer.check(token).map_err(Refused::Foreign)?,
+            None if self.accept_jwt => {}
+            None => return Err(Refused::Jwt),
         }
         Ok(Moment::from_millis(claims.exp.saturating_mul(1000)))
+    }
+}
+
+impl JwtIssuer {
+    /// Whether it signed the token, for Service Bus. The time is the caller's business.
+    fn check(&self, token: &str) -> Result<(), String> {
+        let header = jsonwebtoken::decode_header(token).map_err(|error| error.to_string())?;
+        let key = header
+            .kid
+            .and_then(|id| self.keys.find(&id))
+            .ok_or("no key of the issuer has signed it")?;
+        let key = DecodingKey::from_jwk(key).map_err(|error| error.to_string())?;
+        let mut rules = Validation::new(header.alg);
+        rules.set_issuer(&[&self.issuer]);
+        rules.set_audience(&JWT_AUDIENCES);
+        rules.validate_exp = false;
+        jsonwebtoken::decode::<serde_json::Value>(token, &key, &rules)
+            .map(drop)
+            .map_err(|error| error.to_string())
     }
 }
 
@@ -150,6 +190,7 @@ mod tests {
             name: "Root".to_owned(),
             key: "c2VjcmV0".into(),
             accept_jwt: false,
+            jwt_issuer: None,
         }
     }
 

@@ -44,4 +44,5 @@ pub use broker::{ConnectionCounters, QueueView, Refusal};
 pub use config::{Config, Storage};
 pub use emulator::{Emulator, Running, StartError, connection_string};
 pub use faults::{BrokerFaults, QueueFaults, Refusals};
+pub use keys::JwtIssuer;
 pub use queue::{Counters, Counts, InvalidName, InvalidSettings, PartCounts, QueueName, QueueSettings};

@@ -35,6 +35,7 @@ impl IdentityArgs {
             token_file: self.azure_federated_token_file.clone(),
             authority_host: self.azure_authority_host.clone(),
             patience,
+            extra_authorities: None,
         }
     }
 }
