@@ -32,6 +32,21 @@ impl<'p> Buildah<'p> {
         Ok(Self { project, store })
     }
 
+    /// Lets go of the folder that the store keeps mounted, so that it can be removed like any other.
+    ///
+    /// # Errors
+    /// When it stays mounted.
+    pub fn close(&self) -> Result<()> {
+        let folder = self.store.join("storage/overlay");
+        let mounted = cmd!(self.project.sh, "mountpoint --quiet {folder}");
+        if mounted.quiet().run().is_ok() {
+            cmd!(self.project.sh, "umount --recursive {folder}")
+                .quiet()
+                .run()?;
+        }
+        Ok(())
+    }
+
     /// The command, on that store.
     pub fn command(&self) -> Cmd<'p> {
         let store = &self.store;

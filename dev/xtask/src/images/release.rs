@@ -115,53 +115,59 @@ pub fn run(project: &Project, options: &Options) -> Result<()> {
         context: project.target.join("images/context"),
     };
     release.check_out()?;
-    let folder = project.target.join("images/release");
-    fs::create_dir_all(&folder)?;
-
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["image", "MB", "components", "digest"]);
-    let mut broken = Vec::new();
-    let cache = release.buildah.cache("tmp")?;
-    let lists = release.lists(&cache, "")?;
-    let mut digests = Vec::new();
-    for program in PROGRAMS {
-        let base = folder.join(format!("{program}-{}", options.platform.name()));
-        let (archive, list) = (base.with_extension("tar"), base.with_extension("cdx.json"));
-        let image = release.image(program, &archive, &cache, "")?;
-        let sbom = sbom::complete(
-            &lists.join(format!("{program}.cdx.json")),
-            &image,
-            &release.commit.created,
-        )?;
-        fs::write(&list, serde_json::to_vec_pretty(&sbom)?)?;
-        let expected = release.expected(program);
-        let wrong = promises::broken(&image, &expected)
-            .into_iter()
-            .chain(promises::missing_components(&sbom, program));
-        broken.extend(wrong.map(|line| format!("{program}: {line}")));
-        #[expect(clippy::cast_precision_loss, reason = "only shown, with one digit")]
-        let size = image.size as f64 / 1e6;
-        table.add_row([
-            project.shown(&archive).to_string(),
-            format!("{size:.1}"),
-            sbom["components"].as_array().map_or(0, Vec::len).to_string(),
-            image.digest.clone(),
-        ]);
-        digests.push(image.digest);
-    }
-    println!("\n{table}\n\nThe list of components is beside each, in .cdx.json.");
-    if !broken.is_empty() {
-        bail!("the images break promises:\n{}", broken.join("\n"));
-    }
-    if options.check {
-        release.again(&digests)?;
-        println!("The second build, from nothing, has the same digests.");
-    }
-    Ok(())
+    let built = release.all();
+    release.buildah.close()?;
+    built
 }
 
 impl Release<'_> {
+    fn all(&self) -> Result<()> {
+        let folder = self.project.target.join("images/release");
+        fs::create_dir_all(&folder)?;
+
+        let mut table = comfy_table::Table::new();
+        table.load_style(comfy_table::presets::NOTHING);
+        table.set_header(["image", "MB", "components", "digest"]);
+        let mut broken = Vec::new();
+        let cache = self.buildah.cache("tmp")?;
+        let lists = self.lists(&cache, "")?;
+        let mut digests = Vec::new();
+        for program in PROGRAMS {
+            let base = folder.join(format!("{program}-{}", self.options.platform.name()));
+            let (archive, list) = (base.with_extension("tar"), base.with_extension("cdx.json"));
+            let image = self.image(program, &archive, &cache, "")?;
+            let sbom = sbom::complete(
+                &lists.join(format!("{program}.cdx.json")),
+                &image,
+                &self.commit.created,
+            )?;
+            fs::write(&list, serde_json::to_vec_pretty(&sbom)?)?;
+            let expected = self.expected(program);
+            let wrong = promises::broken(&image, &expected)
+                .into_iter()
+                .chain(promises::missing_components(&sbom, program));
+            broken.extend(wrong.map(|line| format!("{program}: {line}")));
+            #[expect(clippy::cast_precision_loss, reason = "only shown, with one digit")]
+            let size = image.size as f64 / 1e6;
+            table.add_row([
+                self.project.shown(&archive).to_string(),
+                format!("{size:.1}"),
+                sbom["components"].as_array().map_or(0, Vec::len).to_string(),
+                image.digest.clone(),
+            ]);
+            digests.push(image.digest);
+        }
+        println!("\n{table}\n\nThe list of components is beside each, in .cdx.json.");
+        if !broken.is_empty() {
+            bail!("the images break promises:\n{}", broken.join("\n"));
+        }
+        if self.options.check {
+            self.again(&digests)?;
+            println!("The second build, from nothing, has the same digests.");
+        }
+        Ok(())
+    }
+
     /// Puts the commit's files where the build looks: what others change here meanwhile is not in the images,
     /// and the label tells the truth.
     fn check_out(&self) -> Result<()> {
