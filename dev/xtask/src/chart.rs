@@ -8,7 +8,8 @@ use xshell::cmd;
 
 use crate::{platform::cluster::Cluster, project::Project, steps::step, tools::need_helm};
 
-const CHART: &str = "charts/popularity-reports";
+/// Its folder.
+pub const CHART: &str = "charts/popularity-reports";
 
 /// What `helm template` renders for: the version of the bundled cluster. One that `go install` built believes
 /// in 1.20 unless told otherwise.
@@ -52,7 +53,14 @@ pub fn check(project: &Project) -> Result<()> {
         fs::write(folder.join(format!("{values}.yaml")), &rendered)?;
         if up {
             step(&format!("have the API server check it with {values}"), || {
-                let arguments = ["apply", "--dry-run=server", "--validate=strict", "--filename=-"];
+                let arguments = [
+                    "apply",
+                    "--server-side",
+                    "--force-conflicts",
+                    "--dry-run=server",
+                    "--validate=strict",
+                    "--filename=-",
+                ];
                 Ok(cluster
                     .kubectl()?
                     .args(arguments)
