@@ -1,13 +1,14 @@
-//! The chart installed for real, in a namespace that enforces `restricted`: it gets ready, is upgraded, and goes
+//! The chart installed for real, in a namespace that enforces `restricted`: it gets ready, tests itself, is upgraded, and goes
 //! without a trace.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use regex::Regex;
 use serde_json::{Value, json};
 use testkit::{Part, World, in_a_world, until};
 
-use crate::helm::{chart, merged};
+use crate::helm::{chart, everything, merged, objects};
 use crate::objects::{name, text};
 
 /// The release's name.
@@ -70,7 +71,7 @@ async fn kubectl(world: &World, arguments: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn it_is_installed_is_upgraded_and_leaves_nothing() {
+async fn it_is_installed_tests_itself_is_upgraded_and_leaves_nothing() {
     in_a_world(async |world| {
         for part in PARTS {
             world
@@ -83,6 +84,19 @@ async fn it_is_installed_is_upgraded_and_leaves_nothing() {
         // The tests' definition is taken over, and stays.
         helm(world, "install", &["--take-ownership"], &values).await;
         the_admission_policy_is_sound(world).await;
+
+        let began = Instant::now();
+        let tested = world
+            .cluster
+            .helm(&["test", RELEASE, "--timeout", "240s"], "")
+            .await;
+        assert!(tested.succeeded, "{}{}", tested.stdout, tested.stderr);
+        println!("helm test: {:.1} s", began.elapsed().as_secs_f64());
+        // Helm copies what the Pods have said before it removes them
+        for said in ["kubernetes rights", "sha256"] {
+            assert!(tested.stderr.contains(said), "{}", tested.stderr);
+        }
+        what_is_watched_is_counted(world).await;
 
         let values = merged(values, json!({"api": {"logLevel": "debug"}}));
         helm(world, "upgrade", &[], &values).await;
@@ -129,6 +143,57 @@ async fn the_admission_policy_is_sound(world: &World) {
         Value::Null,
         "{status}"
     );
+}
+
+/// Alerts and dashboard ask only for what the programs count.
+async fn what_is_watched_is_counted(world: &World) {
+    let mut counted = BTreeSet::new();
+    for (part, port) in [("api", 8080), ("operator", 8081)] {
+        let selector = format!("app.kubernetes.io/component={part}");
+        let path = "--output=jsonpath={.items[*].status.podIP}";
+        let addresses = kubectl(world, &["get", "pods", "--selector", &selector, path]).await;
+        for address in addresses.split(' ') {
+            let pod = format!("http://{address}:{port}");
+            // what is counted of refused tokens is not there before the first
+            let refused = reqwest::get(format!("{pod}/reports/none")).await;
+            assert!(refused.is_ok_and(|answer| answer.status().is_client_error()));
+            let metrics = reqwest::get(format!("{pod}/metrics"))
+                .await
+                .and_then(reqwest::Response::error_for_status)
+                .expect("a Pod that is ready shows its metrics");
+            for line in metrics.text().await.expect("metrics are text").lines() {
+                if let Some(named) = line.strip_prefix("# TYPE ") {
+                    let mut words = named.split(' ').map(str::to_owned);
+                    counted.insert((words.next(), words.next()));
+                }
+            }
+        }
+    }
+    let names = Regex::new(r"\b(?:api|popularity_reports)_[a-z_]+\b").expect("a pattern");
+    let watched: BTreeSet<_> = objects(&everything())
+        .iter()
+        .filter(|object| {
+            object["kind"] == "PrometheusRule" || !text(&object["data"]["popularity-reports.json"]).is_empty()
+        })
+        .map(ToString::to_string)
+        .flat_map(|text| {
+            names
+                .find_iter(&text)
+                .map(|name| name.as_str().to_owned())
+                .collect::<Vec<_>>()
+        })
+        .collect();
+
+    assert!(watched.len() > 8, "{watched:?}");
+    for name in watched {
+        let is_counted = [("_total", "counter"), ("_bucket", "histogram"), ("", "gauge")]
+            .into_iter()
+            .any(|(suffix, kind)| {
+                name.strip_suffix(suffix)
+                    .is_some_and(|name| counted.contains(&(Some(name.to_owned()), Some(kind.to_owned()))))
+            });
+        assert!(is_counted, "nothing counts {name}: {counted:?}");
+    }
 }
 
 #[tokio::test]

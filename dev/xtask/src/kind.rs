@@ -141,15 +141,7 @@ impl<'p> Kind<'p> {
         step("run the chart's own tests", || {
             Ok(self
                 .helm()
-                .args([
-                    "test",
-                    RELEASE,
-                    "--namespace",
-                    RELEASE,
-                    "--logs",
-                    "--timeout",
-                    "5m",
-                ])
+                .args(["test", RELEASE, "--namespace", RELEASE, "--timeout", "5m"])
                 .run()?)
         })?;
         chapter("Go on by hand");
