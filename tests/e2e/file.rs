@@ -6,8 +6,9 @@ use std::path::Path;
 use reqwest::StatusCode;
 use reqwest::header::CONTENT_TYPE;
 use serde_json::{Value, json};
+use sha2::Digest as _;
 use testkit::reports::SOON;
-use testkit::{Release, World, in_a_world};
+use testkit::{Part, Release, World, in_a_world};
 
 /// What psql computes for these parameters.
 async fn expected(world: &World, parameters: &Value) -> String {
@@ -151,6 +152,33 @@ async fn a_gzip_file_holds_the_same_bytes() {
             .read_to_string(&mut file)
             .unwrap();
         assert!(file == expected(world, &request).await);
+        world.completed_everywhere(id).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_link_leads_to_the_public_endpoint_which_no_pod_can_reach() {
+    in_a_world(async |world| {
+        // This machine's loopback is nobody's in a Pod but the Pod's own.
+        let public = world.platform.blob_endpoint();
+        assert_eq!(public.host_str(), Some("127.0.0.1"));
+        let internal = &world.environment(Part::Api)["AZURE_STORAGE_CONNECTION_STRING"];
+        assert!(!internal.contains("127.0.0.1"), "Pods go another way");
+        let release = Release::setup(world)
+            .value("blob.publicEndpoint", public.as_str())
+            .install()
+            .await;
+        let application = release.application();
+        let id = application.accepted(&json!({"limit": 5})).await;
+        let report = application.completed(id, SOON).await;
+
+        let link: url::Url = report["downloadUrl"].as_str().unwrap().parse().unwrap();
+        let file = download(&report).await;
+
+        assert_eq!(link.origin(), public.origin());
+        let sha256 = format!("{:x}", sha2::Sha256::digest(&file));
+        assert_eq!(sha256, report["result"]["file"]["sha256"]);
         world.completed_everywhere(id).await;
     })
     .await;

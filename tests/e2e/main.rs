@@ -13,6 +13,7 @@ mod file;
 mod kubectl;
 mod leader;
 mod least_privilege;
+mod missing;
 mod outage;
 mod parameters;
 mod queue;

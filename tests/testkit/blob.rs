@@ -16,7 +16,12 @@ pub struct Container {
 impl Container {
     /// Creates it.
     pub async fn create(platform: &Platform, id: &str) -> Self {
-        let name = format!("e2e-{id}");
+        Self::make(platform, &format!("e2e-{id}")).await
+    }
+
+    /// Creates one of this name.
+    pub async fn make(platform: &Platform, name: &str) -> Self {
+        let name = name.to_owned();
         let credential = Credential::ConnectionString(SecretString::from(platform.storage.clone()));
         let mut config = BlobConfig::new(credential, name.clone());
         config.retry = RetryProfile::Interactive;

@@ -39,6 +39,11 @@ impl Broker {
         }
     }
 
+    /// Where it listens, for Pods too.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// With the key in it.
     pub fn connection_string(&self) -> String {
         self.connection_string.expose_secret().to_owned()
@@ -67,6 +72,14 @@ impl Broker {
         }
     }
 
+    /// Makes another queue.
+    pub async fn add_queue(&self, name: &str) {
+        let running = self.running.lock().await;
+        let running = running.as_ref().expect("the broker is up");
+        let name = name.parse().expect("a queue name");
+        assert!(running.define_queue(&name, settings()), "there was such a queue");
+    }
+
     /// How many messages it has accepted since it was last started.
     pub async fn accepted(&self) -> u64 {
         self.queue().await.counters.sent
@@ -92,17 +105,20 @@ impl Broker {
 }
 
 async fn run(address: SocketAddr, folder: &Path) -> Running {
-    let settings = QueueSettings {
-        lock_duration: LOCK,
-        ..QueueSettings::default()
-    };
     let mut config = Config::in_memory()
         .with_directory(folder)
-        .with_queue(queue_name(), settings);
+        .with_queue(queue_name(), settings());
     config.listen = vec![address];
     Emulator::start(config)
         .await
         .unwrap_or_else(|error| panic!("the Service Bus emulator does not start: {error:?}"))
+}
+
+fn settings() -> QueueSettings {
+    QueueSettings {
+        lock_duration: LOCK,
+        ..QueueSettings::default()
+    }
 }
 
 fn queue_name() -> QueueName {

@@ -67,19 +67,14 @@ pub struct Setup<'a> {
     world: &'a World,
     values: Value,
     secrets: BTreeMap<Part, BTreeMap<String, String>>,
+    without_secret: Option<Part>,
     crash_points: BTreeMap<Part, String>,
 }
 
 impl<'a> Setup<'a> {
     /// A value of the chart, by its path, such as `operator.maxInFlight`.
     pub fn value(mut self, path: &str, value: impl Into<Value>) -> Self {
-        let pointer = format!("/{}", path.replace('.', "/"));
-        let (parent, key) = pointer.rsplit_once('/').expect("it begins with a slash");
-        let mut at = &mut self.values;
-        for part in parent.split('/').skip(1) {
-            at = &mut at[part];
-        }
-        at[key] = value.into();
+        set(&mut self.values, path, value.into());
         self
     }
 
@@ -103,6 +98,12 @@ impl<'a> Setup<'a> {
     pub fn secret(mut self, part: Part, key: &str, value: &str) -> Self {
         let secret = self.secrets.entry(part).or_default();
         secret.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// A program's Secret is not there; [`Release::make_secret`] makes it.
+    pub fn without_secret(mut self, part: Part) -> Self {
+        self.without_secret = Some(part);
         self
     }
 
@@ -160,9 +161,13 @@ impl<'a> Setup<'a> {
             world,
             values,
             secrets,
+            without_secret,
             crash_points: points,
         } = self;
         for part in Part::ALL {
+            if without_secret == Some(part) {
+                continue;
+            }
             let mut secret = world.environment(part);
             secret.extend(secrets.get(&part).cloned().unwrap_or_default());
             world.cluster.put_secret(part.name(), secret).await;
@@ -200,6 +205,8 @@ impl Release<'_> {
                 "images": {"tag": world.platform.image_tag, "pullPolicy": "Never"},
                 // One definition for all tests: see `cluster`.
                 "crds": {"install": false},
+                // The neighbours have other ports in every test; the tests of the network name them.
+                "networkPolicy": {"enabled": false},
                 "secrets": {
                     "api": secret(Part::Api),
                     "operator": secret(Part::Operator),
@@ -213,18 +220,31 @@ impl Release<'_> {
                 "migrations": {"resources": small},
             }),
             secrets: BTreeMap::new(),
+            without_secret: None,
             crash_points: BTreeMap::new(),
         }
     }
 }
 
 impl Release<'_> {
+    /// Upgrades it with another value; waits for its hooks and not for its Pods.
+    pub async fn upgrade(&mut self, path: &str, value: impl Into<Value>) {
+        set(&mut self.values, path, value.into());
+        self.helm("upgrade").await;
+    }
+
     async fn helm(&self, verb: &str) {
         let world = self.world;
         let chart = world.platform.chart.display().to_string();
         let arguments = [verb, NAME, &chart, "--values", "-", "--timeout", "120s"];
         let answer = world.cluster.helm(&arguments, &self.values.to_string()).await;
         assert!(answer.succeeded, "helm {verb}: {}", answer.stderr);
+    }
+
+    /// Makes the Secret of a program that was installed without it.
+    pub async fn make_secret(&self, part: Part) {
+        let secret = self.world.environment(part);
+        self.world.cluster.put_secret(part.name(), secret).await;
     }
 
     /// Waits until every Pod of both Deployments is ready.
@@ -327,13 +347,13 @@ impl Release<'_> {
     /// The process of a Pod's container, by its number: the bundled cluster's containers are processes of this
     /// machine.
     pub async fn process(&self, pod: &str) -> String {
-        let pod = self.world.cluster.api::<Pod>().get(pod).await;
-        let pod = pod.expect("the Pod is there");
-        let container = container(&pod).expect("a running Pod has a container");
-        let id = container.container_id.as_deref();
-        let id = id.and_then(|id| id.rsplit_once("//"));
-        let (_, id) = id.expect("a running container has an id");
-        process_of(id)
+        let pods = self.world.cluster.api::<Pod>();
+        let running = async || {
+            let pod = pods.get(pod).await.expect("the Pod is there");
+            let id = container(&pod)?.container_id.clone()?;
+            Some(id.rsplit_once("//")?.1.to_owned())
+        };
+        process_of(&until("the Pod has a container", START, running).await)
     }
 
     /// Kills the process of a Pod's container, as a lack of memory would: with no warning.
@@ -367,6 +387,15 @@ impl Release<'_> {
     }
 }
 
+/// Sets a value by its path.
+fn set(values: &mut Value, path: &str, value: Value) {
+    let mut at = values;
+    for part in path.split('.') {
+        at = &mut at[part];
+    }
+    *at = value;
+}
+
 /// The name of a Deployment of the chart.
 fn object(part: Part) -> String {
     format!("{NAME}-{part}")
@@ -377,7 +406,8 @@ fn crash_points(part: Part) -> String {
     format!("crash-points-{part}")
 }
 
-fn is_ready(pod: &Pod) -> bool {
+/// Whether a Pod is ready.
+pub fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
     conditions.is_some_and(|conditions| {
         conditions
@@ -386,8 +416,8 @@ fn is_ready(pod: &Pod) -> bool {
     })
 }
 
-/// The chart's Pods have one container each.
-fn container(pod: &Pod) -> Option<&ContainerStatus> {
+/// What the kubelet says of a Pod's container; the chart's Pods have one each.
+pub fn container(pod: &Pod) -> Option<&ContainerStatus> {
     pod.status.as_ref()?.container_statuses.as_ref()?.first()
 }
 
