@@ -7,6 +7,7 @@
 )]
 
 mod accept;
+mod cleanup;
 mod crash;
 mod exporter;
 mod file;
@@ -14,6 +15,7 @@ mod kubectl;
 mod leader;
 mod least_privilege;
 mod missing;
+mod network;
 mod outage;
 mod parameters;
 mod queue;

@@ -93,8 +93,22 @@ fn run_on(project: &Project, platform: &Platform, options: &Options, parts: &mut
             Ok(with_platform(run, project, platform)?.run()?)
         })
     });
-    // of some tests alone nothing follows about all rights
     if options.filter.is_empty() {
+        // last, because from here on every connection that a Pod makes is judged
+        parts.run("NetworkPolicies, enforced", || {
+            step("NetworkPolicies, enforced", || {
+                if !Cluster::new(project).enforce_network_policies()? {
+                    return Ok(());
+                }
+                let only = "test(/^network::/) & binary(e2e)";
+                let run = cmd!(
+                    sh,
+                    "cargo nextest run {ALL...} --run-ignored ignored-only --filterset {only}"
+                );
+                Ok(with_platform(run, project, platform)?.run()?)
+            })
+        });
+        // of some tests alone nothing would follow about all rights
         parts.run("rights granted and used", || {
             step("compare the rights granted with those used", || {
                 privileges::check(project, &Cluster::new(project), &began?)

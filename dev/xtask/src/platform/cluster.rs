@@ -244,6 +244,18 @@ impl<'p> Cluster<'p> {
             .env("KUBECONFIG", self.kubeconfig()?))
     }
 
+    /// Has NetworkPolicies enforced from now on, and says whether a test can look into the Pods' networks: it can
+    /// where containers are processes of this machine, as the bundled cluster's are.
+    ///
+    /// # Errors
+    /// When what enforces them cannot be built or started.
+    pub fn enforce_network_policies(&self) -> Result<bool> {
+        if self.sort == Sort::Bundled {
+            cmd!(self.project.sh, "dev/cluster/cluster netpol").run()?;
+        }
+        Ok(self.sort == Sort::Bundled)
+    }
+
     /// Where the API server writes down what service accounts ask of it; none for kind's.
     ///
     /// # Errors
