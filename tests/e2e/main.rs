@@ -19,3 +19,4 @@ mod network;
 mod outage;
 mod parameters;
 mod queue;
+mod upgrade;

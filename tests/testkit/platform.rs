@@ -63,6 +63,14 @@ impl Platform {
             .unwrap_or_else(|error| panic!("cannot read KUBECONFIG {}: {error}", self.kubeconfig.display()))
     }
 
+    /// The chart of the release before this one (`PREVIOUS_CHART`) and the tag of its images, on the node
+    /// already (`PREVIOUS_IMAGE_TAG`).
+    pub fn previous_release(&self) -> (PathBuf, String) {
+        let chart = variable("PREVIOUS_CHART", "the chart to upgrade from");
+        let tag = variable("PREVIOUS_IMAGE_TAG", "the tag of the images to upgrade from");
+        (chart.into(), tag)
+    }
+
     /// An administrator's client.
     pub async fn kube_client(&self) -> kube::Client {
         let config =

@@ -1,7 +1,10 @@
 //! The product, installed in a test's world by its own chart.
 
+mod lifecycle;
+
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -65,6 +68,7 @@ impl fmt::Display for Part {
 #[must_use]
 pub struct Setup<'a> {
     world: &'a World,
+    chart: PathBuf,
     values: Value,
     secrets: BTreeMap<Part, BTreeMap<String, String>>,
     without_secret: Option<Part>,
@@ -159,6 +163,7 @@ impl<'a> Setup<'a> {
     pub async fn install_without_waiting(self) -> Release<'a> {
         let Self {
             world,
+            chart,
             values,
             secrets,
             without_secret,
@@ -178,6 +183,7 @@ impl<'a> Setup<'a> {
         }
         let mut release = Release {
             world,
+            chart,
             values,
             url: String::new(),
         };
@@ -190,6 +196,7 @@ impl<'a> Setup<'a> {
 /// The product, installed.
 pub struct Release<'a> {
     world: &'a World,
+    chart: PathBuf,
     values: Value,
     url: String,
 }
@@ -201,6 +208,7 @@ impl Release<'_> {
         let secret = |part: Part| json!({"name": part.name()});
         Setup {
             world,
+            chart: world.platform.chart.clone(),
             values: json!({
                 "images": {"tag": world.platform.image_tag, "pullPolicy": "Never"},
                 // One definition for all tests: see `cluster`.
@@ -235,7 +243,7 @@ impl Release<'_> {
 
     async fn helm(&self, verb: &str) {
         let world = self.world;
-        let chart = world.platform.chart.display().to_string();
+        let chart = self.chart.display().to_string();
         let arguments = [verb, NAME, &chart, "--values", "-", "--timeout", "120s"];
         let answer = world.cluster.helm(&arguments, &self.values.to_string()).await;
         assert!(answer.succeeded, "helm {verb}: {}", answer.stderr);

@@ -30,7 +30,7 @@ pub const FAILPOINTS: &str = "failpoints";
 
 /// What is built together: cargo builds a dependency anew for each selection that wants other features of it.
 /// The tests switch on the crash points, and xtask is running.
-const SELECTION: &[&str] = &["--workspace", "--exclude", "tests", "--exclude", "xtask"];
+pub const SELECTION: &[&str] = &["--workspace", "--exclude", "tests", "--exclude", "xtask"];
 
 /// Data that programs look for at these paths: the certificates of the public authorities, and the time zones.
 const DATA: &[&str] = &["/etc/ssl/certs/ca-certificates.crt", "/usr/share/zoneinfo"];
@@ -84,7 +84,20 @@ pub fn write_some(project: &Project, profile: &str, tag: &str, programs: &[&str]
 }
 
 fn write_one(project: &Project, profile: &str, program: &str, tag: &str, labels: &[String]) -> Result<Image> {
-    let built = &project.built(profile, program);
+    write_program(project, &project.built(profile, program), program, tag, labels)
+}
+
+/// Writes the image of one program that lies at `built`.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_program(
+    project: &Project,
+    built: &Path,
+    program: &str,
+    tag: &str,
+    labels: &[String],
+) -> Result<Image> {
     let sh = &project.sh;
     let folder = project.target.join("images");
     fs::create_dir_all(&folder)?;
@@ -100,10 +113,7 @@ fn write_one(project: &Project, profile: &str, program: &str, tag: &str, labels:
             .chain(data)
             .map(|path| format!("{path}:{path}")),
     );
-    let image = Image {
-        name: name(program, tag),
-        archive: folder.join(format!("{program}-{tag}.tar")),
-    };
+    let image = archived(project, program, tag);
     let labels = labels.iter().flat_map(|label| ["--label", label]);
     let title = format!("org.opencontainers.image.title=popularity-reports {program}");
     let (reference, archive) = (&image.name, &image.archive);
@@ -114,6 +124,14 @@ fn write_one(project: &Project, profile: &str, program: &str, tag: &str, labels:
     .quiet()
     .run()?;
     Ok(image)
+}
+
+/// Where the image of a program with this tag is written, and how it is called.
+pub fn archived(project: &Project, program: &str, tag: &str) -> Image {
+    Image {
+        name: name(program, tag),
+        archive: project.target.join("images").join(format!("{program}-{tag}.tar")),
+    }
 }
 
 /// What each image says of itself, by the keys of the OCI image specification.

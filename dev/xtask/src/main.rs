@@ -14,6 +14,7 @@ mod kind;
 mod kind_test;
 mod layers;
 mod platform;
+mod previous;
 mod privileges;
 mod project;
 mod steps;

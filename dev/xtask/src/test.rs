@@ -11,6 +11,7 @@ use xshell::{Cmd, cmd};
 use crate::{
     chart, images,
     platform::{Instance, Platform, cluster::Cluster},
+    previous::{Previous, previous},
     privileges,
     project::Project,
     steps::{seconds, step},
@@ -48,11 +49,21 @@ pub fn run(project: &Project, options: &Options) -> Result<()> {
     let mut parts = Parts::default();
     let ready = parts.run("build", || {
         step("build everything, the tests too", || build_all(project))
-    }) && parts.run("platform", || {
-        platform.up_neighbours(&images::write(project, "dev", images::FAILPOINTS)?)
     });
-    if ready {
-        run_on(project, &platform, options, &mut parts);
+    let mut before = None;
+    let ready = ready
+        && parts.run("the release before", || {
+            before = Some(previous(project)?);
+            Ok(())
+        });
+    let ready = ready
+        && parts.run("platform", || {
+            let mut images = images::write(project, "dev", images::FAILPOINTS)?;
+            images.extend(before.iter_mut().flat_map(|before| before.images.drain(..)));
+            platform.up_neighbours(&images)
+        });
+    if let Some(before) = before.filter(|_| ready) {
+        run_on(project, &platform, &before, options, &mut parts);
     }
     if options.keep {
         eprintln!("the tests' platform stays up; cargo xtask down stops it");
@@ -70,7 +81,7 @@ pub fn build_all(project: &Project) -> Result<()> {
     Ok(cmd!(project.sh, "cargo build {ALL...} --all-targets").run()?)
 }
 
-fn run_on(project: &Project, platform: &Platform, options: &Options, parts: &mut Parts) {
+fn run_on(project: &Project, platform: &Platform, before: &Previous, options: &Options, parts: &mut Parts) {
     let sh = &project.sh;
     if options.filter.is_empty() {
         parts.run("kind's configuration (Go)", || {
@@ -90,7 +101,10 @@ fn run_on(project: &Project, platform: &Platform, options: &Options, parts: &mut
         step("tests", || {
             let filter = &options.filter;
             let run = cmd!(sh, "cargo nextest run {ALL...} {filter...}");
-            Ok(with_platform(run, project, platform)?.run()?)
+            Ok(with_platform(run, project, platform)?
+                .env("PREVIOUS_CHART", &before.chart)
+                .env("PREVIOUS_IMAGE_TAG", &before.tag)
+                .run()?)
         })
     });
     if options.filter.is_empty() {
