@@ -111,7 +111,7 @@ async fn an_upgrade_and_a_rollback_under_load_are_not_noticed() {
             .await;
         let load = Load::start(release.application());
 
-        release.upgrade().await;
+        release.upgrade_to_this().await;
         release.roll_back().await;
 
         let seen = load.end().await;

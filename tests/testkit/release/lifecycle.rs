@@ -14,8 +14,8 @@ impl Setup<'_> {
 }
 
 impl Release<'_> {
-    /// To this checkout's chart and images; waits until the old Pods are replaced.
-    pub async fn upgrade(&mut self) {
+    /// From the release before to this checkout's chart and images; waits until the old Pods are replaced.
+    pub async fn upgrade_to_this(&mut self) {
         let platform = &self.world.platform;
         self.chart = platform.chart.clone();
         self.values["images"]["tag"] = platform.image_tag.clone().into();
