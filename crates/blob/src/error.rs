@@ -183,6 +183,23 @@ impl ServiceFailure {
         }
     }
 
+    /// What the source of tokens said, when there was no token to send.
+    pub fn no_token(&self) -> Option<String> {
+        let Kind::Client(error) = &self.0 else {
+            return None;
+        };
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error.as_ref());
+        while let Some(error) = cause {
+            if let Some(error) = error.downcast_ref::<azure_core::Error>()
+                && matches!(error.kind(), ErrorKind::Credential)
+            {
+                return Some(one_line(&error.to_string()));
+            }
+            cause = error.source();
+        }
+        None
+    }
+
     /// Whether trying again can help.
     pub fn refusal(&self) -> Refusal {
         match &self.0 {

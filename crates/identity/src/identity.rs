@@ -127,6 +127,11 @@ impl Identity {
             .map_or(Ok(()), Err)
     }
 
+    /// For how many scopes the latest request has failed.
+    fn failing(&self) -> usize {
+        self.slots().values().filter(|slot| slot.is_failing()).count()
+    }
+
     fn slot(&self, scope: &str) -> Arc<Slot> {
         let mut slots = self.slots();
         let slot = slots
@@ -187,7 +192,10 @@ impl Identity {
             .as_ref()
             .map(|token| token.expires_on)
             .map_err(Clone::clone);
-        let news = slot.settle(outcome, OffsetDateTime::now_utc());
+        let before = self.failing();
+        slot.settle(outcome, OffsetDateTime::now_utc());
+        // one refusal concerns all scopes: it is told once, and its end once
+        let news = (before == 0) != (self.failing() == 0);
         match told {
             Ok(expires_on) if news => tracing::info!(
                 identity = self.0.client_id,

@@ -103,9 +103,13 @@ impl Slot {
         Some(failure.error.clone())
     }
 
-    /// Takes in what a request brought. Answers whether that is news: the first failure after a success, or
-    /// the other way round.
-    pub(crate) fn settle(&self, outcome: Result<AccessToken, NoToken>, now: OffsetDateTime) -> bool {
+    /// Whether the latest request has failed, a token at hand or not.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.state().failure.is_some()
+    }
+
+    /// Takes in what a request brought.
+    pub(crate) fn settle(&self, outcome: Result<AccessToken, NoToken>, now: OffsetDateTime) {
         let mut state = self.state();
         match outcome {
             Ok(token) => {
@@ -113,7 +117,7 @@ impl Slot {
                     renew_at: renew_at(now, token.expires_on),
                     token,
                 });
-                state.failure.take().is_some()
+                state.failure = None;
             }
             Err(error) => {
                 let before = state.failure.as_ref().map_or(0, |failure| failure.in_a_row);
@@ -122,7 +126,6 @@ impl Slot {
                     retry_at: Instant::now() + WAITS.random_delay(before),
                     error,
                 });
-                before == 0
             }
         }
     }

@@ -140,6 +140,15 @@ fn judge(store: &BlobStore, name: &'static str, role: &str, failure: &ServiceFai
             ),
         );
     }
+    if let Some(why) = failure.no_token() {
+        return Check::missing(
+            name,
+            format!("there is no token for account {account}: {why}"),
+            "az identity federated-credential create --name <name> --identity-name <identity> --resource-group \
+             <resource-group> --issuer <the cluster's OIDC issuer> --subject \
+             system:serviceaccount:<namespace>:<service account> --audiences api://AzureADTokenExchange",
+        );
+    }
     match (&store.0.signer, failure.refusal()) {
         (_, Refusal::Temporary) => Check::unavailable(
             name,
