@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use clap::{Args, Parser};
-use runtime::{BlobArgs, DatabaseArgs, IdentityArgs, TelemetryArgs};
+use runtime::{BlobArgs, DatabaseArgs, IdentityArgs, PodArgs, TelemetryArgs};
 use secrecy::SecretString;
 use url::Url;
 
@@ -67,6 +67,10 @@ pub struct Config {
     /// Where reports are shown to the people who run the cluster.
     #[command(flatten)]
     pub kubernetes: KubernetesArgs,
+
+    /// The Pod, for Events on it.
+    #[command(flatten)]
+    pub pod: PodArgs,
 
     /// Logs.
     #[command(flatten)]

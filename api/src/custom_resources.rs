@@ -60,6 +60,11 @@ impl CustomResources {
         &self.namespace
     }
 
+    /// The cluster, when there is one.
+    pub fn client(&self) -> Option<kube::Client> {
+        self.client.clone()
+    }
+
     /// Begins to create the resource of this report and returns at once.
     pub fn create_behind(&self, report: &Report) {
         let Some(client) = self.client.clone() else {

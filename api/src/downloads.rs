@@ -44,6 +44,11 @@ impl Downloads {
         Self { blobs, lifetime }
     }
 
+    /// Where the files are.
+    pub const fn blobs(&self) -> &BlobStore {
+        &self.blobs
+    }
+
     /// A number that changes a few times in a link's life: an answer of the same period holds a link
     /// that still works for two thirds of it or more.
     pub fn period(&self, now: Timestamp) -> i64 {

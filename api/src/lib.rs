@@ -18,6 +18,7 @@ mod problem;
 mod routes;
 mod server;
 mod service;
+mod startup;
 mod traceparent;
 
 pub use config::{AuthArgs, Config, JwtKeys, KubernetesArgs};

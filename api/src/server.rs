@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use blob::{BlobConfig, BlobStore, Credential, RetryProfile, TokenCredential};
 use identity::Identity;
+use kubernetes::OwnPod;
 use prometheus_client::registry::Registry;
 use runtime::health::Health;
+use runtime::needs::Watch;
 use runtime::{BlobArgs, health};
 use sqlx::PgPool;
+use store::pool::Login;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +24,7 @@ use crate::downloads::Downloads;
 use crate::metrics::Metrics;
 use crate::routes;
 use crate::service::{Parts, Service};
+use crate::startup;
 
 /// How long a request waits for a token while the token service is away.
 const TOKEN_PATIENCE: Duration = Duration::from_secs(3);
@@ -59,8 +63,10 @@ pub struct Server {
     local_addr: SocketAddr,
     service: Service,
     identity: Option<Identity>,
+    login: Login,
     registry: Registry,
     shutdown_grace: Duration,
+    pod: Option<OwnPod>,
 }
 
 impl Server {
@@ -82,17 +88,19 @@ impl Server {
             blob,
             identity,
             kubernetes,
+            pod,
             telemetry: _,
         } = config;
         let identity = (database.by_identity() || blob.login.by_identity())
             .then(|| Identity::new(&identity.settings(TOKEN_PATIENCE)))
             .transpose()?;
+        let login: Login = database.passwords(identity.as_ref()).into();
         let mut registry = Registry::with_prefix("api");
         let metrics = Arc::new(Metrics::register(&mut registry));
         let service = Service::new(Parts {
             pool: store::pool::connect(
                 &database.reports_database_url,
-                &database.passwords(identity.as_ref()).into(),
+                &login,
                 database.reports_database_max_connections.get(),
                 "popularity-reports-api",
             )?,
@@ -112,8 +120,10 @@ impl Server {
             local_addr,
             service,
             identity,
+            login,
             registry,
             shutdown_grace,
+            pod: OwnPod::new(&pod, startup::PROGRAM),
         })
     }
 
@@ -133,12 +143,20 @@ impl Server {
             local_addr,
             service,
             identity,
+            login,
             registry,
             shutdown_grace,
+            pod,
         } = self;
         let pool = service.pool.clone();
+        let watch = Watch::new(startup::PROGRAM, startup::ONLY_TO_BEGIN);
+        let needs = watch.needs();
         let mut checks = Health::new(registry, shutdown.clone())
-            .require("database", move || database_answers(pool.clone()));
+            .require("database", move || database_answers(pool.clone()))
+            .require("needs", move || {
+                let needs = needs.clone();
+                async move { needs.ready().await }
+            });
         if let Some(identity) = identity {
             checks = checks.require("identity", move || {
                 std::future::ready(identity.health().map_err(|error| error.to_string()))
@@ -147,6 +165,14 @@ impl Server {
         let router = routes::router(service.clone()).merge(routes::with_problems(checks.router()));
         tracing::info!(address = %local_addr, "listening");
 
+        let watching = startup::watch(watch, service.clone(), pod, shutdown.clone());
+        let stop = shutdown.clone();
+        let watching = tokio::spawn(async move {
+            // without a token everything would seem to be missing, and the identity has said why already
+            if stop.run_until_cancelled(login.ready()).await.is_some() {
+                watching.await;
+            }
+        });
         let grace_is_over = async {
             shutdown.cancelled().await;
             tokio::time::sleep(shutdown_grace).await;
@@ -154,6 +180,12 @@ impl Server {
         tokio::select! {
             served = health::serve(listener, router, shutdown.clone()) => served.map_err(ServerError::Serve)?,
             () = grace_is_over => tracing::warn!("requests were still under way when the grace time ended"),
+        }
+        if let Err(error) = watching.await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "what is needed was not looked at to the end"
+            );
         }
         service.custom_resources.finish().await;
         service.pool.close().await;

@@ -1,5 +1,6 @@
 //! The operator's command line: flag, variable, default, unit and meaning of every option.
 
+mod commands;
 mod scheduling;
 
 use std::fmt;
@@ -7,9 +8,10 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::str::FromStr;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use runtime::{BlobArgs, DatabaseArgs, IdentityArgs, ServiceBusArgs, TelemetryArgs};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use runtime::{BlobArgs, DatabaseArgs, IdentityArgs, PodArgs, ServiceBusArgs, TelemetryArgs};
 
+pub use commands::{DeadLettersAction, DeadLettersArgs, DoctorArgs, Program, SmokeTestArgs, SmokeTestToken};
 pub use scheduling::{Json, JsonError, SchedulingArgs};
 
 /// Carries popularity reports from their rows to their files: relay, consumer and controller.
@@ -33,6 +35,17 @@ pub enum Command {
     ReleaseFinalizers(ReleaseFinalizersArgs),
     /// Print the CustomResourceDefinition as YAML.
     Crd,
+    /// Say of each thing that a program needs whether it is there, and the command that makes what is missing.
+    ///
+    /// Ends with 0 when all is well and with 1 when something fails. Nothing is changed; a probe blob named
+    /// doctor-<uuid> is written and deleted again.
+    Doctor(Box<DoctorArgs>),
+    /// List, show and resubmit the messages that the operator could not use.
+    DeadLetters(Box<DeadLettersArgs>),
+    /// Request one report over REST, wait for it, download it and check its rows and SHA-256.
+    ///
+    /// The report stays, and ends with its retention.
+    SmokeTest(Box<SmokeTestArgs>),
 }
 
 impl Cli {
@@ -41,22 +54,20 @@ impl Cli {
     /// # Errors
     /// What clap says of a wrong line; also for `--help` and `--version`.
     pub fn from_line(line: impl IntoIterator<Item = String>) -> Result<Self, clap::Error> {
-        const NAMED: [&str; 9] = [
-            "run",
-            "migrate",
-            "crd",
-            "release-finalizers",
-            "help",
-            "--help",
-            "-h",
-            "--version",
-            "-V",
-        ];
+        const OTHERS: [&str; 5] = ["help", "--help", "-h", "--version", "-V"];
+        // the API and the exporter have no queue, and doctor looks for them as well
+        let command = Self::command().mut_subcommand("doctor", |doctor| {
+            doctor
+                .mut_group("ServiceBusLogin", |login| login.required(false))
+                .mut_arg("catalog_database_url", |url| url.required(false))
+        });
         let mut line: Vec<String> = line.into_iter().collect();
-        if !line.get(1).is_some_and(|word| NAMED.contains(&word.as_str())) {
+        let named =
+            |word: &String| OTHERS.contains(&word.as_str()) || command.find_subcommand(word).is_some();
+        if !line.get(1).is_some_and(named) {
             line.insert(line.len().min(1), "run".to_owned());
         }
-        Self::try_parse_from(line)
+        Self::from_arg_matches(&command.try_get_matches_from(line)?)
     }
 }
 
@@ -116,6 +127,10 @@ pub struct Config {
     #[command(flatten)]
     pub blob: BlobArgs,
 
+    /// Make the container when it is missing; for storage that nobody sets up, such as Azurite.
+    #[arg(long, env = "BLOB_CREATE_CONTAINER", default_value_t = false, action = clap::ArgAction::Set, value_name = "BOOLEAN")]
+    pub blob_create_container: bool,
+
     /// Who this Pod is to Entra ID.
     #[command(flatten)]
     pub identity: IdentityArgs,
@@ -136,6 +151,10 @@ pub struct Config {
         value_name = "ADDRESS:PORT"
     )]
     pub health_listen: SocketAddr,
+
+    /// The Pod, for Events on it.
+    #[command(flatten)]
+    pub pod: PodArgs,
 
     /// Logs.
     #[command(flatten)]

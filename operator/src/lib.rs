@@ -10,10 +10,13 @@
 //! Relay and consumer run in every process; controller and sweep in the one that holds the [`lease`].
 //! [`run`] wires them.
 
+pub mod clients;
 pub mod config;
 pub mod consumer;
 pub mod context;
 pub mod controller;
+pub mod dead_letters;
+pub mod doctor;
 mod error_chain;
 pub mod lease;
 pub mod metrics;
@@ -23,6 +26,8 @@ pub mod relay;
 pub mod release_finalizers;
 pub mod report;
 pub mod run;
+pub mod smoke_test;
+pub mod startup;
 pub mod sweep;
 #[cfg(test)]
 mod testing;

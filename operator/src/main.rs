@@ -5,20 +5,36 @@ use std::time::Duration;
 
 use anyhow::Context;
 use identity::{Identity, POSTGRES_SCOPE};
+use kubernetes::Told;
 use operator::config::{Cli, Command, Config, MigrateArgs, ReleaseFinalizersArgs};
 use operator::run::Operator;
 use store::pool::Login;
 
+/// The name that `operator doctor --as` has for it.
+const PROGRAM: &str = "operator";
+/// The exit code of a command line that cannot be read, as clap itself gives it.
+const USAGE: u8 = 2;
 /// How long a migration waits for a token while the token service is away; its Job then tries again.
 const TOKEN_PATIENCE: Duration = Duration::from_secs(60);
 
-fn main() -> ExitCode {
+#[tokio::main]
+async fn main() -> ExitCode {
+    if let Err(error) = runtime::install_crypto_provider() {
+        eprintln!("error: {error}");
+        return ExitCode::FAILURE;
+    }
     let cli = match Cli::from_line(std::env::args()) {
         Ok(cli) => cli,
-        Err(error) => error.exit(),
+        // help and version
+        Err(text) if !text.use_stderr() => text.exit(),
+        Err(error) => {
+            eprint!("{error}");
+            refuse(&error.to_string()).await;
+            return ExitCode::from(USAGE);
+        }
     };
-    match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+    match run(cli).await {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -26,17 +42,44 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
-async fn run(cli: Cli) -> anyhow::Result<()> {
-    runtime::install_crypto_provider()?;
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
-        Command::Run(config) => operate(*config).await,
-        Command::Migrate(arguments) => migrate(arguments).await,
-        Command::ReleaseFinalizers(arguments) => release_finalizers(arguments).await,
-        Command::Crd => {
-            print!("{}", crds::manifest::yaml()?);
-            Ok(())
+        Command::Run(config) => told(operate(*config).await).await?,
+        Command::Migrate(arguments) => told(migrate(arguments).await).await?,
+        Command::ReleaseFinalizers(arguments) => release_finalizers(arguments).await?,
+        Command::Crd => print!("{}", crds::manifest::yaml()?),
+        Command::Doctor(arguments) => {
+            let well = operator::doctor::run(*arguments).await?;
+            return Ok(if well {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            });
         }
+        Command::DeadLetters(arguments) => {
+            runtime::telemetry::start(&arguments.telemetry)?;
+            operator::dead_letters::run(*arguments, &mut std::io::stdout()).await?;
+        }
+        Command::SmokeTest(arguments) => operator::smoke_test::run(*arguments).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Tells of an end that was not wished for by an Event on the own Pod too: the container is started again and
+/// again, and its log is easily missed.
+async fn told(ended: anyhow::Result<()>) -> anyhow::Result<()> {
+    if let Err(error) = &ended {
+        refuse(&format!("{error:#}")).await;
+    }
+    ended
+}
+
+async fn refuse(why: &str) {
+    let hint = runtime::needs::doctor(PROGRAM);
+    eprintln!("{hint}");
+    let told = kubernetes::cannot_start(PROGRAM, &format!("{}. {hint}", why.trim())).await;
+    if let Told::Failed(why) = told {
+        eprintln!("the Event that says so was not sent: {why}");
     }
 }
 
@@ -50,7 +93,7 @@ async fn operate(config: Config) -> anyhow::Result<()> {
 async fn release_finalizers(arguments: ReleaseFinalizersArgs) -> anyhow::Result<()> {
     runtime::telemetry::start(&arguments.telemetry)?;
     let released = operator::release_finalizers::run(
-        &operator::run::cluster().await?,
+        &operator::clients::cluster().await?,
         &arguments.reports_namespace,
         &arguments.stop,
         Duration::from_secs(arguments.patience_seconds),

@@ -4,16 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blob::{BlobConfig, BlobStore, RetryProfile, TokenCredential};
 use identity::Identity;
 use jiff::Timestamp;
-use kube::Client;
 use kube::api::Api;
 use kube::runtime::events::{Recorder, Reporter};
+use kubernetes::OwnPod;
 use prometheus_client::registry::Registry;
 use runtime::health::{self, Health};
-use runtime::{BlobArgs, ServiceBusArgs};
-use secrecy::ExposeSecret;
+use runtime::needs::{Needs, Watch};
 use servicebus::SenderOptions;
 use sqlx::{Connection, PgPool};
 use store::outbox;
@@ -33,18 +31,17 @@ use crate::lease::Candidate;
 use crate::metrics::Metrics;
 use crate::places::Places;
 use crate::relay::Relay;
-use crate::{controller, notifications};
+use crate::startup::{self, Dependencies};
+use crate::{clients, controller, notifications};
 
 /// The name under which PostgreSQL shows the connections.
 const APPLICATION: &str = "popularity-reports-operator";
+/// The name that `operator doctor --as` has for it.
+const PROGRAM: &str = "operator";
 /// How long the parts have to finish what they are at. Kubernetes kills a Pod after 30 s unless told otherwise.
 const GRACE: Duration = Duration::from_secs(20);
 /// How often the backlog gauges are read: they come from an index.
 const BACKLOG_EVERY: Duration = Duration::from_secs(15);
-/// How long a call waits for a token while the token service is away.
-const TOKEN_PATIENCE: Duration = Duration::from_secs(3);
-/// How long a TCP connection to the API server may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why the operator cannot start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -60,27 +57,9 @@ pub enum Error {
     /// The reports' database URL.
     #[error("REPORTS_DATABASE_URL cannot be used")]
     Database(#[from] store::pool::InvalidUrl),
-    /// The Service Bus connection string.
-    #[error("SERVICEBUS_CONNECTION_STRING cannot be used")]
-    ServiceBus(#[from] servicebus::ConnectionStringError),
-    /// Workload identity is asked for and not there.
-    #[error("workload identity cannot be used")]
-    Identity(#[from] identity::ConfigurationError),
-    /// Neither way to log in to Service Bus.
-    #[error("neither SERVICEBUS_CONNECTION_STRING nor SERVICEBUS_NAMESPACE is given; give one of them")]
-    NoServiceBus,
-    /// The Service Bus namespace.
-    #[error("SERVICEBUS_NAMESPACE cannot be used")]
-    Namespace(#[from] servicebus::InvalidNamespace),
-    /// Blob storage.
-    #[error("the blob options cannot be used")]
-    Blob(#[from] blob::ConfigurationError),
-    /// The cluster.
-    #[error("no Kubernetes cluster is configured: neither KUBECONFIG nor a Pod's service account")]
-    InferCluster(#[source] kube::config::InferConfigError),
-    /// The cluster's client.
-    #[error("the Kubernetes client cannot be made")]
-    Client(#[source] kube::Error),
+    /// A client.
+    #[error(transparent)]
+    Client(#[from] clients::Error),
     /// The health endpoint ended.
     #[error("the health endpoint failed")]
     Health(#[source] std::io::Error),
@@ -100,6 +79,8 @@ pub struct Operator {
     login: Login,
     queue: String,
     kubernetes: crate::config::KubernetesArgs,
+    pod: Option<OwnPod>,
+    create_container: bool,
 }
 
 impl Operator {
@@ -113,18 +94,16 @@ impl Operator {
             database,
             servicebus,
             blob,
+            blob_create_container,
             identity,
             kubernetes,
             exporter,
             health_listen,
+            pod,
             telemetry: _,
         } = config;
-        let client = cluster().await?;
-        let by_identity =
-            database.by_identity() || servicebus.login.by_identity() || blob.login.by_identity();
-        let identity = by_identity
-            .then(|| Identity::new(&identity.settings(TOKEN_PATIENCE)))
-            .transpose()?;
+        let client = clients::cluster().await?;
+        let identity = clients::identity(&identity, Some(&database), Some(&servicebus), Some(&blob))?;
         let login: Login = database.passwords(identity.as_ref()).into();
         let pool = store::pool::connect(
             &database.reports_database_url,
@@ -132,9 +111,9 @@ impl Operator {
             database.reports_database_max_connections.get(),
             APPLICATION,
         )?;
-        let blobs = blob_store(&blob, identity.as_ref())?;
+        let blobs = clients::blob_store(&blob, identity.as_ref())?;
         let queue = servicebus.servicebus_queue.clone();
-        let servicebus = servicebus_client(&servicebus, identity.as_ref())?;
+        let servicebus = clients::servicebus(&servicebus, identity.as_ref())?;
 
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
@@ -166,6 +145,8 @@ impl Operator {
             login,
             queue,
             kubernetes,
+            pod: OwnPod::new(&pod, PROGRAM),
+            create_container: blob_create_container,
         })
     }
 
@@ -190,6 +171,8 @@ impl Operator {
             login,
             queue,
             kubernetes,
+            pod,
+            create_container,
         } = self;
         let namespace = kubernetes.reports_namespace;
         tracing::info!(%local_addr, namespace, queue, "the operator runs");
@@ -197,7 +180,9 @@ impl Operator {
         let lease_over = CancellationToken::new();
         let health_over = CancellationToken::new();
 
-        let mut checks = checks(&context.database, &servicebus, &led, registry, &shutdown);
+        let watch = Watch::new(PROGRAM, &[]);
+        let needs = watch.needs();
+        let mut checks = checks(&context.database, &servicebus, &led, &needs, registry, &shutdown);
         if let Some(identity) = identity {
             checks = checks.require("identity", move || {
                 std::future::ready(identity.health().map_err(|error| error.to_string()))
@@ -206,16 +191,41 @@ impl Operator {
         let router = checks.router();
         let mut health = tokio::spawn(health::serve(listener, router, health_over.clone()));
 
+        let dependencies = Dependencies {
+            database: context.database.clone(),
+            servicebus: servicebus.clone(),
+            queue: queue.clone(),
+            blobs: context.blobs.clone(),
+            create_container,
+            client: context.client.clone(),
+            namespace: namespace.clone(),
+            lease: kubernetes.lease_name.clone(),
+        };
+        let client = context.client.clone();
+        let look = move |begun| {
+            let dependencies = dependencies.clone();
+            async move { dependencies.look(begun).await }
+        };
+        let tell = move |note: String| {
+            let (pod, client) = (pod.clone(), client.clone());
+            async move { startup::tell(pod.as_ref(), &client, &note).await }
+        };
         let candidate = Candidate::new(
             Api::namespaced(context.client.clone(), &namespace),
             kubernetes.lease_name,
             format!("{}_{}", kubernetes.identity, Uuid::new_v4()),
         );
-        let mut election = tokio::spawn(candidate.run(leading, lease_over.clone()));
 
-        // without a token every part would fail, each with a log line of its own
-        let _: Option<()> = shutdown.run_until_cancelled(login.ready()).await;
+        // Without a token, or with something missing, every part would fail, each with log lines of its own.
+        // And who cannot do the work had better not lead.
         let mut parts = JoinSet::new();
+        let begin = async {
+            login.ready().await;
+            parts.spawn(watch.run(look, tell, shutdown.clone()));
+            needs.met().await;
+        };
+        let _: Option<()> = shutdown.run_until_cancelled(begin).await;
+        let mut election = tokio::spawn(candidate.run(leading, lease_over.clone()));
         let relay = Relay::new(
             context.database.clone(),
             servicebus.sender(&queue, SenderOptions::default()),
@@ -330,18 +340,25 @@ async fn watch_backlog(database: PgPool, metrics: Metrics, shutdown: Cancellatio
     let _: Option<()> = shutdown.run_until_cancelled(watching).await;
 }
 
-/// Ready means: able to move reports as soon as it leads. A queue that is away is waited for.
+/// Ready means: able to move reports as soon as it leads, with nothing missing. A queue that is away is waited
+/// for.
 fn checks(
     database: &PgPool,
     servicebus: &servicebus::Client,
     led: &watch::Receiver<bool>,
+    needs: &Needs,
     registry: Registry,
     shutdown: &CancellationToken,
 ) -> Health {
     let database = database.clone();
     let servicebus = servicebus.clone();
     let led = led.clone();
+    let needs = needs.clone();
     Health::new(registry, shutdown.clone())
+        .require("needs", move || {
+            let needs = needs.clone();
+            async move { needs.ready().await }
+        })
         .require("database", move || {
             let database = database.clone();
             async move {
@@ -363,58 +380,6 @@ fn checks(
             let leading = *led.borrow();
             async move { leading.then_some(()).ok_or_else(|| "standing by".to_owned()) }
         })
-}
-
-/// A client of the cluster that this process runs in, or that KUBECONFIG names.
-///
-/// # Errors
-/// [`Error::InferCluster`], [`Error::Client`].
-pub async fn cluster() -> Result<Client, Error> {
-    let mut config = kube::Config::infer().await.map_err(Error::InferCluster)?;
-    // Every caller has its own idea of when to try again; the client's own retries last for minutes.
-    config.default_retry = false;
-    config.connect_timeout = Some(CONNECT_TIMEOUT);
-    Client::try_from(config).map_err(Error::Client)
-}
-
-fn tokens(identity: Option<&Identity>) -> Option<Arc<dyn TokenCredential>> {
-    identity
-        .cloned()
-        .map(|identity| Arc::new(identity) as Arc<dyn TokenCredential>)
-}
-
-fn blob_store(args: &BlobArgs, identity: Option<&Identity>) -> Result<BlobStore, Error> {
-    let credential = blob::Credential::choose(
-        args.login.azure_storage_connection_string.clone(),
-        args.login.blob_endpoint.clone(),
-        tokens(identity),
-    )?;
-    let config = BlobConfig {
-        retry: RetryProfile::Interactive,
-        ..BlobConfig::new(credential, args.blob_container.clone())
-    };
-    Ok(BlobStore::new(config)?)
-}
-
-fn servicebus_client(
-    args: &ServiceBusArgs,
-    identity: Option<&Identity>,
-) -> Result<servicebus::Client, Error> {
-    let settings = match (
-        &args.login.servicebus_connection_string,
-        &args.login.servicebus_namespace,
-        tokens(identity),
-    ) {
-        (Some(text), _, _) => text
-            .expose_secret()
-            .parse::<servicebus::ConnectionString>()?
-            .into_settings(),
-        (None, Some(namespace), Some(credential)) => {
-            servicebus::Settings::from_namespace(namespace, credential)?
-        }
-        (None, _, _) => return Err(Error::NoServiceBus),
-    };
-    Ok(servicebus::Client::new(settings))
 }
 
 /// The exporter writes into the container that the operator deletes from, whatever its Secret says.

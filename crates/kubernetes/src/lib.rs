@@ -7,4 +7,4 @@ mod pod;
 pub mod rights;
 
 pub use error_chain::error_chain;
-pub use pod::{OwnPod, Told};
+pub use pod::{OwnPod, Told, cannot_start};

@@ -50,7 +50,24 @@ impl std::fmt::Display for Told {
     }
 }
 
+/// Sends the Event of a program that ends because of its options: from what the environment says of Pod and
+/// cluster, as nothing else may be there yet.
+pub async fn cannot_start(program: &'static str, note: &str) -> Told {
+    let Some(pod) = OwnPod::new(&PodArgs::from_environment(), program) else {
+        return Told::NoPod;
+    };
+    match Client::try_default().await {
+        Ok(client) => pod.warn(&client, OwnPod::CANNOT_START, note).await,
+        Err(error) => Told::Failed(error_chain(&error)),
+    }
+}
+
 impl OwnPod {
+    /// Reason of the Event of a program that waits for what is missing.
+    pub const NOT_READY: &'static str = "SomethingMissing";
+    /// Reason of the Event of a program that cannot start with its options.
+    pub const CANNOT_START: &'static str = "CannotStart";
+
     /// The Pod that the downward API names; none when it names none.
     pub fn new(args: &PodArgs, program: &'static str) -> Option<Self> {
         Some(Self {

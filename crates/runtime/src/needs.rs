@@ -115,15 +115,15 @@ impl Watch {
 }
 
 impl Needs {
-    /// Whether the program may call itself ready.
+    /// Whether the program may call itself ready; waits until it was looked for the first time.
     ///
     /// # Errors
     /// What is missing.
-    pub fn ready(&self) -> Result<(), String> {
-        let state = self.state.borrow();
-        if !state.looked {
-            return Err("what is needed is being looked at".to_owned());
-        }
+    pub async fn ready(&self) -> Result<(), String> {
+        let mut watched = self.state.clone();
+        let Ok(state) = watched.wait_for(|state| state.looked).await else {
+            return Err("the program ends".to_owned());
+        };
         let hinders = |check: &&Check| !(state.met && self.only_to_begin.contains(&check.name));
         let missing: Vec<Check> = state.missing.iter().filter(hinders).cloned().collect();
         if missing.is_empty() {
@@ -232,7 +232,7 @@ mod tests {
         /// After so many looks.
         async fn after(&self, seconds: u64) -> Result<(), String> {
             tokio::time::sleep(Duration::from_secs(seconds)).await;
-            self.needs.ready()
+            self.needs.ready().await
         }
 
         fn notes(&self) -> Vec<String> {
@@ -249,8 +249,6 @@ mod tests {
             ]
         };
         let watched = watched([gone(), gone(), gone(), vec![Check::ok("queue send", "q")]]);
-        assert!(watched.needs.ready().is_err(), "nothing was looked at yet");
-
         assert_eq!(watched.after(1).await, Err("no queue q".to_owned()));
         assert_eq!(watched.after(6).await, Err("no queue q".to_owned()));
         assert_eq!(
@@ -262,7 +260,7 @@ mod tests {
         );
 
         watched.needs.met().await;
-        assert_eq!(watched.needs.ready(), Ok(()));
+        assert_eq!(watched.needs.ready().await, Ok(()));
         assert_eq!(watched.notes().len(), 1);
         watched.shutdown.cancel();
     }

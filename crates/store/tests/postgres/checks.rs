@@ -257,10 +257,9 @@ fn altered(database: &TestDatabase, alter: impl FnOnce(&mut url::Url)) -> PgPool
 #[tokio::test]
 async fn a_database_or_a_login_that_is_missing_is_told_by_name() {
     let database = testing::database().await;
-    let login = format!("{}_operator", database.name);
 
-    let no_database = altered(&database, &format!("/{}", database.name), "/nowhere");
-    let no_login = altered(&database, &login, "nobody");
+    let no_database = altered(&database, |url| url.set_path("nowhere"));
+    let no_login = altered(&database, |url| url.set_username("nobody").unwrap());
 
     let check = of(
         &of_store::reports(&no_database, Program::Operator).await,

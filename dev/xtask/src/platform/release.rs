@@ -186,7 +186,11 @@ impl<'p> Release<'_, 'p> {
             // Pods reach Azurite at another address than people do
             "blob": {"publicEndpoint": azurite::endpoint(self.base, LOOPBACK)},
             "api": {"service": service, "podAnnotations": annotations},
-            "operator": {"podAnnotations": annotations},
+            "operator": {
+                "podAnnotations": annotations,
+                // nobody else sets Azurite up
+                "extraEnv": [{"name": "BLOB_CREATE_CONTAINER", "value": "true"}],
+            },
             "networkPolicy": {
                 "database": {"ports": [ports.postgres]},
                 "serviceBus": {"ports": [ports.servicebus]},
