@@ -31,9 +31,11 @@ impl Role {
 /// Every right of the programs on every table and column there is, the catalogue's too. The statements of the
 /// product run under these roles in all other tests, so what is missing here is missed there.
 const RIGHTS: &str = "\
+api: EXECUTE popularity_reports_schema_version
 api: INSERT outbox_messages (aggregateid, aggregatetype, available_at, created_at, id, payload, traceparent, type)
 api: INSERT reports (cr_name, cr_namespace, created_at, expires_at, id, idempotency_fingerprint, idempotency_key, parameters, requested_by, traceparent, updated_at)
 api: SELECT reports (artifact_blob, artifact_bytes, artifact_container, artifact_content_type, artifact_rows, artifact_schema, artifact_sha256, attempts, cr_deleted_at, cr_name, cr_namespace, cr_uid, created_at, data_as_of, dispatched_at, expires_at, failure_message, failure_reason, finished_at, id, idempotency_fingerprint, idempotency_key, parameters, relayed_at, requested_by, started_at, state, traceparent, updated_at)
+exporter: EXECUTE popularity_reports_schema_version
 exporter: SELECT album_artists (all)
 exporter: SELECT artists (all)
 exporter: SELECT genres (all)
@@ -43,6 +45,7 @@ exporter: SELECT ratings (all)
 exporter: SELECT reports (artifact_blob, artifact_bytes, artifact_container, artifact_content_type, artifact_rows, artifact_schema, artifact_sha256, attempts, cr_deleted_at, cr_name, cr_namespace, cr_uid, created_at, data_as_of, dispatched_at, expires_at, failure_message, failure_reason, finished_at, id, parameters, relayed_at, requested_by, started_at, state, traceparent, updated_at)
 exporter: UPDATE reports (artifact_blob, artifact_bytes, artifact_container, artifact_content_type, artifact_rows, artifact_schema, artifact_sha256, attempts, data_as_of, finished_at, started_at, state, updated_at)
 operator: DELETE outbox_messages
+operator: EXECUTE popularity_reports_schema_version
 operator: INSERT outbox_messages (aggregateid, aggregatetype, available_at, created_at, id, payload, traceparent, type)
 operator: INSERT reports (cr_name, cr_namespace, cr_uid, created_at, expires_at, id, parameters, traceparent, updated_at)
 operator: SELECT outbox_messages (aggregateid, attempts, available_at, created_at, id, payload, processed_at, traceparent, type)
