@@ -278,6 +278,21 @@ subjects: [{kind: ServiceAccount, name: p-operator, namespace: n}]
     }
 
     #[test]
+    fn a_refusal_by_the_policy_is_named_unless_an_upgrade_has_replaced_it() {
+        let used = [job("create", 1), job("delete", 2), lease("p-operator", false, 3)];
+        let with = |more: &[String]| faults(&[&used, more].concat());
+        let policy = json!({"apiGroup": "admissionregistration.k8s.io", "resource": "validatingadmissionpolicies",
+            "name": "p-jobs"});
+        let upgrade = event(4, "admin", "patch", policy, false);
+        let refusal = lease("p-operator", true, 5)
+            .replace("forbid", "allow")
+            .replace("\"no\"", "\"ValidatingAdmissionPolicy 'p-jobs' denied request\"");
+
+        assert_eq!(with(std::slice::from_ref(&refusal)).len(), 1);
+        assert_eq!(with(&[upgrade, refusal]), Vec::<String>::new());
+    }
+
+    #[test]
     fn a_right_to_everything_is_an_error() {
         let all = CHART.replace("[create, delete]", "['*']");
         assert!(granted::granted(&all).is_err());
