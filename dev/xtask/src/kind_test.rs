@@ -42,9 +42,11 @@ pub fn run(project: &Project, options: &Options) -> Result<()> {
             "kind-test starts a container engine, which only root can; with Docker on the machine: cargo xtask kind"
         );
     }
+    // asked for before anything is built: the build may put another file in the place of this one
+    let xtask = std::env::current_exe()?;
     prepare(project, options)?;
     let before = Traces::read()?;
-    let result = on_engine(project, options);
+    let result = on_engine(project, options, &xtask);
     let after = Traces::read()?;
     let left = before.differences(&after);
     if !left.is_empty() {
@@ -76,7 +78,7 @@ fn prepare(project: &Project, options: &Options) -> Result<()> {
     kind::build_programs(project, options.as_tested)
 }
 
-fn on_engine(project: &Project, options: &Options) -> Result<()> {
+fn on_engine(project: &Project, options: &Options, xtask: &Path) -> Result<()> {
     let folder = project.cache.join("kind-test");
     fs::create_dir_all(&folder)?;
     let runtime = folder.join("runtime");
@@ -89,8 +91,7 @@ fn on_engine(project: &Project, options: &Options) -> Result<()> {
     let engine = step("start the engine", || Engine::start(project, &folder, &runtime))?;
     let image = node_image(project, &engine, &folder)?;
     // this program: `cargo xtask kind`
-    let xtask = std::env::current_exe()?;
-    let task = |args: &[&str]| -> Result<()> { Ok(engine.inside(&xtask)?.arg("kind").args(args).run()?) };
+    let task = |args: &[&str]| -> Result<()> { Ok(engine.inside(xtask)?.arg("kind").args(args).run()?) };
     let mut make = vec!["--from-host", "--node-image", &image];
     make.extend(options.as_tested.then_some("--as-tested"));
     let made = task(&make);
