@@ -107,7 +107,9 @@ async fn a_server_that_became_a_replica_is_unavailable_for_writing() {
 async fn a_wrong_url_is_refused_without_showing_the_password(#[case] url: &str) {
     let url = url.to_owned().into();
 
-    let error = store::pool::connect(&url, &Login::Url, 1, "test").map(|_| ()).unwrap_err();
+    let error = store::pool::connect(&url, &Login::Url, 1, "test")
+        .map(|_| ())
+        .unwrap_err();
 
     let chain = format!(
         "{error} {}",
