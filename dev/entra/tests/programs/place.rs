@@ -113,7 +113,10 @@ impl Place {
         }
     }
 
+    /// With the operator still there, which lets the reports go.
     pub async fn remove(self) {
+        self.kubectl(&["delete", "popularityreports", "--all", "--timeout=60s"])
+            .await;
         kubectl(&["delete", "namespace", &self.namespace, "--wait=false"]).await;
     }
 
