@@ -254,6 +254,11 @@ fn remove_cgroups() -> Result<()> {
 }
 
 fn remove_empty(folder: &Path) -> std::io::Result<()> {
+    // a process that was killed while runc had it frozen ends only when it is thawed
+    let freezer = folder.join("freezer.state");
+    if freezer.exists() {
+        fs::write(freezer, "THAWED")?;
+    }
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
