@@ -43,8 +43,16 @@ const PLACES: &[&str] = &[
     "/root/.kube/config",
 ];
 
-/// The state of the machine, one fact a line.
-pub struct Traces(BTreeSet<String>);
+/// The bundled cluster's network device.
+const CLUSTER: &str = "/sys/class/net/kube0";
+
+/// The state of the machine.
+pub struct Traces {
+    /// One a line.
+    facts: BTreeSet<String>,
+    /// Whether the bundled cluster is up, which sets the kernel for itself and, when it goes, back.
+    cluster: bool,
+}
 
 impl Traces {
     /// # Errors
@@ -103,13 +111,23 @@ impl Traces {
             }
         }
         facts.retain(|fact| !OTHERS.iter().any(|mark| fact.contains(mark)));
-        Ok(Self(facts))
+        Ok(Self {
+            facts,
+            cluster: Path::new(CLUSTER).exists(),
+        })
     }
 
     /// What was not there before, and what was there and no longer is.
     pub fn differences(&self, later: &Self) -> Vec<String> {
-        let gone = self.0.difference(&later.0).map(|fact| format!("- {fact}"));
-        let new = later.0.difference(&self.0).map(|fact| format!("+ {fact}"));
+        let same_cluster = self.cluster == later.cluster;
+        if !same_cluster {
+            eprintln!("   the bundled cluster came or went meanwhile: kernel settings are not compared");
+        }
+        let told = |fact: &&String| same_cluster || !fact.starts_with("/proc/sys/");
+        let gone = self.facts.difference(&later.facts).filter(told);
+        let new = later.facts.difference(&self.facts).filter(told);
+        let gone = gone.map(|fact| format!("- {fact}"));
+        let new = new.map(|fact| format!("+ {fact}"));
         gone.chain(new).collect()
     }
 }
@@ -133,12 +151,30 @@ fn settings(path: &Path, facts: &mut BTreeSet<String>) -> Result<()> {
 mod tests {
     use super::*;
 
+    fn traces(cluster: bool, facts: &[&str]) -> Traces {
+        let facts = facts.iter().map(|fact| (*fact).to_owned()).collect();
+        Traces { facts, cluster }
+    }
+
     #[test]
     fn what_comes_and_what_goes_is_a_difference() {
-        let facts = |facts: &[&str]| Traces(facts.iter().map(|fact| (*fact).to_owned()).collect());
+        let before = traces(true, &["file a", "file b", "/proc/sys/vm/x = 0"]);
+        let after = traces(true, &["file b", "file c", "/proc/sys/vm/x = 1"]);
         assert_eq!(
-            facts(&["file a", "file b"]).differences(&facts(&["file b", "file c"])),
-            ["- file a", "+ file c"]
+            before.differences(&after),
+            [
+                "- /proc/sys/vm/x = 0",
+                "- file a",
+                "+ /proc/sys/vm/x = 1",
+                "+ file c"
+            ]
         );
+    }
+
+    #[test]
+    fn kernel_settings_are_the_clusters_own_when_it_goes_meanwhile() {
+        let before = traces(true, &["file a", "/proc/sys/vm/x = 1"]);
+        let after = traces(false, &["file c", "/proc/sys/vm/x = 0"]);
+        assert_eq!(before.differences(&after), ["- file a", "+ file c"]);
     }
 }
