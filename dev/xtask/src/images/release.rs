@@ -50,6 +50,15 @@ enum Machine {
 }
 
 impl Machine {
+    /// The one that this runs on.
+    fn own() -> Result<Self> {
+        match std::env::consts::ARCH {
+            "x86_64" => Ok(Self::Amd64),
+            "aarch64" => Ok(Self::Arm64),
+            other => bail!("no images are built on {other}"),
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Amd64 => "amd64",
@@ -205,6 +214,7 @@ impl Release<'_> {
             .args(output);
         for (name, value) in [
             ("BUILDER", self.builder.as_str()),
+            ("BUILDPLATFORM", &format!("linux/{}", Machine::own()?.name())),
             ("ANEW", anew),
             ("CREATED", &self.commit.created),
             ("REVISION", &self.commit.revision),
