@@ -13,7 +13,7 @@ pub const CHART: &str = "charts/popularity-reports";
 
 /// What `helm template` renders for: the version of the bundled cluster. One that `go install` built believes
 /// in 1.20 unless told otherwise.
-const KUBERNETES: &str = "1.34.0";
+pub const KUBERNETES: &str = "1.34.0";
 
 /// The values files, each of which is enough to install with.
 const VALUES: &[&str] = &["values-kind", "values-aks"];

@@ -82,11 +82,11 @@ pub fn check(project: &Project, cluster: &Cluster<'_>, since: &str) -> Result<()
 /// The chart as the tests install it.
 fn render(project: &Project) -> Result<String> {
     let helm = need_helm(project)?;
-    let chart = chart::CHART;
+    let (chart, kubernetes) = (chart::CHART, chart::KUBERNETES);
     let values = format!("{chart}/values-kind.yaml");
     Ok(cmd!(
         project.sh,
-        "{helm} template popularity-reports {chart} --values {values} --show-only templates/*/rbac.yaml"
+        "{helm} template popularity-reports {chart} --kube-version {kubernetes} --values {values} --show-only templates/*/rbac.yaml"
     )
     .read()?)
 }
