@@ -1,6 +1,6 @@
 //! What a container engine and a kind node leave behind on a machine that they were run on carelessly.
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command};
+use std::{collections::BTreeSet, env, fs, path::Path, process::Command};
 
 use anyhow::{Context, Result};
 
@@ -40,8 +40,10 @@ const PLACES: &[&str] = &[
     "/run/docker.sock",
     "/run/docker.pid",
     "/var/lib/docker",
-    "/root/.kube/config",
 ];
+
+/// Where kind and kubectl put their configuration, unless told otherwise, below the user's home.
+const KUBECONFIG: &str = ".kube/config";
 
 /// The bundled cluster's network device.
 const CLUSTER: &str = "/sys/class/net/kube0";
@@ -98,9 +100,10 @@ impl Traces {
             settings(Path::new(folder), &mut facts)?;
         }
         settings(Path::new("/proc/sys/net/ipv4/ip_forward"), &mut facts)?;
-        for place in PLACES {
-            if Path::new(place).exists() {
-                facts.insert(format!("file {place}"));
+        let kubeconfig = env::home_dir().context("HOME is not set")?.join(KUBECONFIG);
+        for place in PLACES.iter().map(Path::new).chain([kubeconfig.as_path()]) {
+            if place.exists() {
+                facts.insert(format!("file {}", place.display()));
             }
         }
         for process in fs::read_dir("/proc")? {
